@@ -171,7 +171,7 @@ def slope_interval(
     Raises
     ------
     ValueError
-        If lengths differ, a value is not finite, x is constant, or a logarithm is asked of a value that is not positive.
+        If lengths differ, a value is not finite, x is constant, or a logarithm is asked of a non-positive value.
 
     Examples
     --------
