@@ -1,0 +1,121 @@
+"""The tables: papers and the days that list them, measured outcomes, and runs asked for on the site."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class UTCDateTime(TypeDecorator[datetime.datetime]):
+    """A moment in UTC, aware in Python and stored without a zone, so that every database keeps it alike."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
+        """Store as UTC; a moment without a zone is refused."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"moments need a time zone; got {value!r}")
+        return value.astimezone(datetime.UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
+        """Give the zone back."""
+        return None if value is None else value.replace(tzinfo=datetime.UTC)
+
+
+def now() -> datetime.datetime:
+    """Return the present moment, with its zone."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Base(DeclarativeBase):
+    """What every table derives from."""
+
+    type_annotation_map = {datetime.datetime: UTCDateTime, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012
+
+
+class Paper(Base):
+    """A paper that readers can find: from a record of ours, an import, or both (joined by arXiv id or title)."""
+
+    __tablename__ = "papers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    arxiv: Mapped[str | None] = mapped_column(String(32), unique=True)
+    slug: Mapped[str | None] = mapped_column(String(100), unique=True)
+    title: Mapped[str] = mapped_column(Text)
+    title_key: Mapped[str] = mapped_column(Text, index=True)
+    authors: Mapped[list[str]] = mapped_column(default=list)
+    abstract: Mapped[str | None] = mapped_column(Text)
+    summary: Mapped[str | None] = mapped_column(Text)
+    family: Mapped[str | None] = mapped_column(String(32), index=True)
+    year: Mapped[int | None]
+    venue: Mapped[str | None] = mapped_column(Text)
+    code: Mapped[str | None] = mapped_column(Text)
+    added_at: Mapped[datetime.datetime] = mapped_column(default=now)
+    listings: Mapped[list[Listing]] = relationship(back_populates="paper", cascade="all, delete-orphan")
+
+
+class Listing(Base):
+    """A paper's place on the page of one day."""
+
+    __tablename__ = "listings"
+    __table_args__ = (UniqueConstraint("day", "paper_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    day: Mapped[datetime.date] = mapped_column(index=True)
+    paper_id: Mapped[int] = mapped_column(ForeignKey("papers.id", ondelete="CASCADE"), index=True)
+    position: Mapped[int] = mapped_column(default=0)
+    paper: Mapped[Paper] = relationship(back_populates="listings")
+
+
+class Outcome(Base):
+    """What one task (claim, scale, seed, device) measured with one version of the code it reaches."""
+
+    __tablename__ = "outcomes"
+    __table_args__ = (
+        UniqueConstraint("paper", "claim", "scale", "seed", "device", "fingerprint", name="one_outcome_per_task"),
+        Index("outcomes_by_claim", "paper", "claim", "scale", "finished_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    paper: Mapped[str] = mapped_column(String(100))
+    claim: Mapped[str] = mapped_column(String(200))
+    scale: Mapped[str] = mapped_column(String(16))
+    seed: Mapped[int]
+    device: Mapped[str] = mapped_column(String(32))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    value: Mapped[float | None]
+    baseline: Mapped[float | None]
+    also: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    figure: Mapped[dict[str, Any] | None]
+    note: Mapped[str] = mapped_column(Text, default="")
+    message: Mapped[str] = mapped_column(Text, default="")
+    seconds: Mapped[float]
+    peak_memory_mb: Mapped[float]
+    versions: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    machine: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    commit: Mapped[str] = mapped_column(String(64), default="")
+    finished_at: Mapped[datetime.datetime] = mapped_column(default=now)
+
+
+class Job(Base):
+    """A run that a reader asked for on the site, and how far it is."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    paper: Mapped[str] = mapped_column(String(100), index=True)
+    scale: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16), default="queued", index=True)
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    message: Mapped[str] = mapped_column(Text, default="")
+    asked_at: Mapped[datetime.datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime.datetime | None]
+    finished_at: Mapped[datetime.datetime | None]
