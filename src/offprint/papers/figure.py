@@ -26,6 +26,8 @@ class Series:
         How it is drawn.
     dashed : bool
         For theory, references and baselines drawn beside what was measured.
+    low, high : sequence of float, optional
+        Ends of a band or of error bars about ``y``. Left out by claims that measure one seed at a time.
     """
 
     name: str
@@ -33,12 +35,18 @@ class Series:
     y: Sequence[float]
     kind: Literal["line", "dots", "bars"] = "line"
     dashed: bool = False
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", [value if isinstance(value, str) else float(value) for value in self.x])
-        object.__setattr__(self, "y", [float(value) for value in self.y])
-        if len(self.x) != len(self.y):
-            raise ValueError(f"series {self.name!r}: {len(self.x)} x values, {len(self.y)} y values")
+        for name in ("y", "low", "high"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            object.__setattr__(self, name, [_number(value) for value in values])
+            if len(values) != len(self.x):
+                raise ValueError(f"series {self.name!r}: {len(self.x)} x values, {len(values)} {name} values")
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class HeatMap:
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:
-        rows = [[float(value) for value in row] for row in self.values]
+        rows = [[_number(value) for value in row] for row in self.values]
         object.__setattr__(self, "values", rows)
         for name in ("x", "y"):
             ticks = [value if isinstance(value, str) else float(value) for value in getattr(self, name)]
@@ -107,13 +115,13 @@ class Figure:
 
 def _panel(data: dict[str, Any]) -> Panel | HeatMap:
     if data["kind"] == "heatmap":
-        return HeatMap(**{**data, "values": [[_number(value) for value in row] for row in data["values"]]})
-    series = [Series(**{**item, "y": [_number(value) for value in item["y"]]}) for item in data["series"]]
+        return HeatMap(**data)
+    series = [Series(**item) for item in data["series"]]
     return Panel(**{**data, "series": series, "levels": [Level(**item) for item in data["levels"]]})
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,78 @@
+"""The database: migrations give the tables that the models describe, and moments keep their zone."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from offprint.store import Base, Database, Job, Outcome, default_url
+from offprint.store import Paper as PaperRow
+
+
+def ours(name: str | None, kind: str, *_: object) -> bool:
+    """Leave out what is no model's: the index that search keeps for itself."""
+    return not (kind == "table" and name is not None and name not in Base.metadata.tables)
+
+
+def test_migrations_build_exactly_the_models(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_name": ours})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_two_programs_can_create_the_same_database_at_once(tmp_path: Path) -> None:
+    code = "import sys; from offprint.store import Database; Database(sys.argv[1])"
+    url = f"sqlite:///{tmp_path / 'deep' / 'new.db'}"
+    programs = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE) for _ in range(3)]
+    errors = [program.communicate()[1].decode() for program in programs]
+    assert [program.returncode for program in programs] == [0, 0, 0], errors
+
+
+def test_moments_come_back_as_the_same_instant_in_utc(database: Database) -> None:
+    zone = datetime.timezone(datetime.timedelta(hours=5))
+    asked = datetime.datetime(2025, 8, 20, 3, 30, tzinfo=zone)
+    with database.session() as session:
+        session.add(Job(paper="a", scale="quick", asked_at=asked))
+    with database.session() as session:
+        found = session.query(Job).one().asked_at
+    assert found == asked
+    assert found.utcoffset() == datetime.timedelta(0)
+
+
+def test_a_moment_without_a_zone_is_refused(database: Database) -> None:
+    with pytest.raises(StatementError, match="time zone"), database.session() as session:  # noqa: PT012
+        session.add(Job(paper="a", scale="quick", asked_at=datetime.datetime(2025, 8, 20)))
+        session.flush()
+
+
+def test_a_session_that_raises_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError), database.session() as session:  # noqa: PT012
+        session.add(PaperRow(title="x", title_key="x"))
+        session.flush()
+        raise RuntimeError
+    with database.session() as session:
+        assert session.query(PaperRow).count() == 0
+
+
+def test_one_outcome_for_each_task_and_version_of_code(database: Database) -> None:
+    def row() -> Outcome:
+        task = {"paper": "p", "claim": "c", "scale": "quick", "seed": 0, "device": "cpu", "fingerprint": "f"}
+        return Outcome(**task, status="ok", seconds=1.0, peak_memory_mb=1.0)
+
+    with pytest.raises(IntegrityError), database.session() as session:
+        session.add_all([row(), row()])
+
+
+def test_the_url_comes_from_the_environment_or_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFPRINT_DATABASE_URL", "sqlite:////somewhere/else.db")
+    assert default_url() == "sqlite:////somewhere/else.db"
+    monkeypatch.delenv("OFFPRINT_DATABASE_URL")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data/home")
+    assert default_url().endswith("offprint/offprint.db")
