@@ -46,7 +46,7 @@ def test_a_figure_survives_json() -> None:
 
 
 def everything() -> Figure:
-    bars = Panel("method", "error", [Series(name, ["a", "b"], [1, 2], kind="bars") for name in ("p", "q")])
+    bars = Panel("method", "error", [Series(name, ["first", "second"], [1, 2], kind="bars") for name in ("p", "q")])
     lines = Panel("n", "cost", [Series("fit", [1, 10, 100], [1, 3, 9], dashed=True)], x_axis="log", y_axis="log")
     heat = HeatMap("k", "rho", "risk", [1, 2, 3], ["low", "high"], [[1, 2, 3], [4, 5, 6]])
     return Figure([bars, lines, heat, *panel([1, 2, 3], kind="dots").panels], "A caption.")
@@ -55,7 +55,19 @@ def everything() -> Figure:
 def test_svg_is_well_formed_transparent_and_shows_every_label() -> None:
     drawn = draw(everything(), "svg", title="Every kind of panel")
     text = "".join(ET.fromstring(drawn).itertext())
-    for label in ("x (s)", "y (m)", "cost", "risk", "method", "paper", "A caption.", "Every kind of panel", "high"):
+    for label in (
+        "x (s)",
+        "y (m)",
+        "cost",
+        "risk",
+        "method",
+        "paper",
+        "A caption.",
+        "first",
+        "second",
+        "Every kind of panel",
+        "high",
+    ):
         assert label in text
     assert b"fill: #ffffff" not in drawn
 

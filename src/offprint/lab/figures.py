@@ -33,6 +33,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": INK,
     "grid.alpha": 0.2,
     "grid.linewidth": 0.6,
@@ -121,6 +122,8 @@ def _merge_panels(panels: Sequence[Panel | HeatMap]) -> Panel | HeatMap:
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
+    axes.set_xscale(panel.x_axis)
+    axes.set_yscale(panel.y_axis)
     names = list(dict.fromkeys(series.name for series in panel.series))
     bars = [series.name for series in panel.series if series.kind == "bars"]
     for series in panel.series:
@@ -132,8 +135,6 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for level in panel.levels:
         _draw_level(axes, level)
     _label(axes, panel)
-    axes.set_xscale(panel.x_axis)
-    axes.set_yscale(panel.y_axis)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if len(unique) > 1:

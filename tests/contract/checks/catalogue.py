@@ -1,0 +1,39 @@
+"""What there is to check: taken from the records, so that whatever is added is picked up."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from offprint.papers import Record, RecordError, measured_claims, records
+
+
+def all_records() -> dict[str, Record]:
+    """Return every record; none at all when one is faulty, which ``test_every_record_is_valid`` then reports."""
+    try:
+        return records()
+    except RecordError:
+        return {}
+
+
+def method_references() -> list[str]:
+    """Return every method that a record lists, as ``module:name``."""
+    return sorted({method for record in all_records().values() for method in record.methods})
+
+
+def bound_claims() -> list[tuple[str, str]]:
+    """Return every (slug, claim id) that has a function, without importing any."""
+    return [
+        (slug, claim.id)
+        for slug, record in all_records().items()
+        for claim in record.claims
+        if claim.id in measured_claims(record)
+    ]
+
+
+def resolve(reference: str) -> Callable[..., Any]:
+    """Import what ``module:name`` stands for."""
+    module, _, name = reference.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
