@@ -1,0 +1,1 @@
+"""Variance reduced Halpern iteration: record and claims."""

@@ -1,0 +1,1 @@
+"""Neural subset selection with background information: record and claims."""

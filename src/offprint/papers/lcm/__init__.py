@@ -1,0 +1,1 @@
+"""Learnable commutative monoids: record and claims."""

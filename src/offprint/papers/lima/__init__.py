@@ -1,0 +1,1 @@
+"""Attribution by minimal subsets: record and claims."""

@@ -1,0 +1,1 @@
+"""Automatic linear relaxation for certified bounds: record and claims."""

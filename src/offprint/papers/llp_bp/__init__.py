@@ -1,0 +1,1 @@
+"""Label proportions by belief propagation: record and claims."""

@@ -1,0 +1,1 @@
+"""Local Lipschitz constants by bound propagation: record and claims."""

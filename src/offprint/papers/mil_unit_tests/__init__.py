@@ -1,0 +1,1 @@
+"""Unit tests for multiple instance learning: record and claims."""

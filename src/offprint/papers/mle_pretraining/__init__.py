@@ -1,0 +1,1 @@
+"""Unsupervised pretraining by maximum likelihood: record and claims."""

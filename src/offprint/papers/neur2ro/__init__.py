@@ -1,0 +1,1 @@
+"""Neural two-stage robust optimization: record and claims."""

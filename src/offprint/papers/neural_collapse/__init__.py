@@ -1,0 +1,1 @@
+"""Perturbation analysis of neural collapse: record and claims."""

@@ -1,0 +1,1 @@
+"""Hierarchical Bayesian few-shot meta learning: record and claims."""

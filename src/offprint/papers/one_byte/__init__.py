@@ -1,0 +1,1 @@
+"""One byte per gradient: record and claims."""

@@ -1,0 +1,1 @@
+"""Online prototype learning: record and claims."""

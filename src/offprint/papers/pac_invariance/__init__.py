@@ -1,0 +1,1 @@
+"""PAC generalization via invariant representations: record and claims."""

@@ -1,0 +1,1 @@
+"""Likelihood estimation of singular distributions: record and claims."""

@@ -1,0 +1,1 @@
+"""PFGM++ generative models: record and claims."""

@@ -1,0 +1,1 @@
+"""Private synthetic data with genetic algorithms: record and claims."""

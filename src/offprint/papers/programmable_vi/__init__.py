@@ -1,0 +1,1 @@
+"""Programmable variational inference: record and claims."""

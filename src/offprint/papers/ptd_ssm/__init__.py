@@ -1,0 +1,1 @@
+"""State-space models by approximate diagonalization: record and claims."""

@@ -1,0 +1,1 @@
+"""Robust representation consistency model: record and claims."""

@@ -1,0 +1,1 @@
+"""Learning to relax: record and claims."""

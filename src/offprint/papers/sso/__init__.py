@@ -1,0 +1,1 @@
+"""Target-based surrogates for stochastic optimization: record and claims."""

@@ -1,0 +1,1 @@
+"""Stable randomized parameter sharing: record and claims."""

@@ -1,0 +1,1 @@
+"""Task agnostic continual learning with multiple experts: record and claims."""

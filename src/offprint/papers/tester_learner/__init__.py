@@ -1,0 +1,1 @@
+"""Tester-learner for halfspaces: record and claims."""

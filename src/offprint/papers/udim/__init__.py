@@ -1,0 +1,1 @@
+"""Unknown domain inconsistency minimization: record and claims."""
