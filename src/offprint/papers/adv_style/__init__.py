@@ -1,0 +1,1 @@
+"""Adversarial style augmentation: record and claims."""

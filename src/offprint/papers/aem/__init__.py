@@ -1,0 +1,1 @@
+"""Attention entropy maximization: record and claims."""

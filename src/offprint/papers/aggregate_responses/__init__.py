@@ -1,0 +1,1 @@
+"""Learning from aggregate responses: record and claims."""

@@ -1,0 +1,1 @@
+"""Agnostic reinforcement learning: record and claims."""

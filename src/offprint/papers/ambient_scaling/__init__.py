@@ -1,0 +1,1 @@
+"""Ambient diffusion scaling: record and claims."""

@@ -1,0 +1,1 @@
+"""AutoNumerics-Zero: record and claims."""

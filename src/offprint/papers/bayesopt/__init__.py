@@ -1,0 +1,1 @@
+"""Bayesian optimization tutorial: record and claims."""

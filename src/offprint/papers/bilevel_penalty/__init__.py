@@ -1,0 +1,1 @@
+"""Penalty methods for bilevel optimization: record and claims."""

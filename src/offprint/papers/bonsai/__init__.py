@@ -1,0 +1,1 @@
+"""Rich feature construction: record and claims."""

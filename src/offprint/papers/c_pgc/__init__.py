@@ -1,0 +1,1 @@
+"""Universal perturbations against vision-language models: record and claims."""

@@ -1,0 +1,1 @@
+"""Causal minimax learning: record and claims."""

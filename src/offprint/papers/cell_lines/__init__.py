@@ -1,0 +1,1 @@
+"""Microscopy profiling on unseen cell lines: record and claims."""

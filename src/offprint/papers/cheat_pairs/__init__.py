@@ -1,0 +1,1 @@
+"""Predicting pairs: record and claims."""

@@ -1,0 +1,1 @@
+"""Privacy under continual observation: record and claims."""

@@ -1,0 +1,1 @@
+"""Generalized incremental learning under concept drift: record and claims."""

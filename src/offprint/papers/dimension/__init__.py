@@ -1,0 +1,1 @@
+"""Diversified distribution matching: record and claims."""

@@ -1,0 +1,1 @@
+"""Domain counterfactuals: record and claims."""

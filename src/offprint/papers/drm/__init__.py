@@ -1,0 +1,1 @@
+"""Domain-specific risk minimization: record and claims."""

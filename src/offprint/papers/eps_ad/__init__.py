@@ -1,0 +1,1 @@
+"""Expected perturbation score: record and claims."""

@@ -1,0 +1,1 @@
+"""Equilibrium propagation with Jacobian homeostasis: record and claims."""

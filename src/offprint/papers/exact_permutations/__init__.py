@@ -1,0 +1,1 @@
+"""Exact learning of permutations: record and claims."""

@@ -1,0 +1,1 @@
+"""Foundation model-oriented robustness: record and claims."""

@@ -1,0 +1,1 @@
+"""Generalizable data-free universal perturbations: record and claims."""

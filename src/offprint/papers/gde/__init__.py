@@ -1,0 +1,1 @@
+"""Generative distribution embeddings: record and claims."""

@@ -1,0 +1,1 @@
+"""Self-supervised clustering and energy-based models: record and claims."""

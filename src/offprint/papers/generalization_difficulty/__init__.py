@@ -1,0 +1,1 @@
+"""Generalization difficulty: record and claims."""

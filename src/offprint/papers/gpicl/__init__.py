@@ -1,0 +1,1 @@
+"""General-purpose in-context learning: record and claims."""

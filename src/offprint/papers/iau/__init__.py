@@ -1,0 +1,1 @@
+"""Unlearning by influence approximation: record and claims."""
