@@ -328,6 +328,8 @@ def test_bad_models_and_losses_are_refused():
     data = (INPUTS, TARGETS)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         train(nn.Flatten(), mean_squared_error, data, n_epochs=1)
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        train(nn.Linear(2, 1).requires_grad_(False), mean_squared_error, data, n_epochs=1)
     with pytest.raises(ValueError, match=r"loss must return a scalar; got shape \(4, 1\)"):
         train(nn.Linear(2, 1), lambda network, batch: network(batch[0]), data, n_epochs=1)
     with pytest.raises(ValueError, match=r"targets must have the shape of the outputs, \(4, 3\); got \(4,\)"):
