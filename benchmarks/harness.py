@@ -50,13 +50,25 @@ def compare(
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     for _ in range(repeats):
         for side, work in (("ours", ours), ("peer", peer)):
-            start = time.perf_counter()
-            work()
-            seconds[side].append(time.perf_counter() - start)
+            seconds[side].append(_timed(work))
     our_median, peer_median = statistics.median(seconds["ours"]), statistics.median(seconds["peer"])
     ratio = peer_median / our_median
     met = None if target is None else ratio >= target
     return Comparison(name, peer_name, our_median, peer_median, ratio, target, met, repeats, note)
+
+
+def within(name: str, work: Callable[[], Any], limit_seconds: float, *, repeats: int = 7, note: str = "") -> Comparison:
+    """Time a callable against a limit instead of a peer, after one untimed call: a ratio of 1 or more keeps it."""
+    work()
+    ours = statistics.median(_timed(work) for _ in range(repeats))
+    ratio = limit_seconds / ours
+    return Comparison(name, "the limit", ours, limit_seconds, ratio, 1.0, ratio >= 1, repeats, note)
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def record(slug: str, comparisons: Iterable[Comparison]) -> Path:

@@ -141,11 +141,11 @@ def page_text(
 
 @data_app.command("list")
 def data_list() -> None:
-    """List the datasets, and whether they are here."""
+    """List the datasets."""
     from offprint import data
 
     for name in data.names():
-        typer.echo(f"{name:16} {data.describe(name)}")
+        typer.echo(f"{name:16} {data.describe(name).summary}")
 
 
 @data_app.command("get")
@@ -163,9 +163,9 @@ def data_get(name: Annotated[str, typer.Argument(help="A dataset's name; see 'of
 
         try:
             path = data.get(name, progress=show)
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, OSError) as error:
             bars.stop()
-            _stop(str(error.args[0] if isinstance(error, KeyError) else error))
+            _stop(str(error))
     typer.echo(f"{name} is in {path}")
 
 

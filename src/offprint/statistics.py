@@ -1,4 +1,7 @@
-"""Intervals and tests that verdicts and claims share: bootstrap, paired differences, slopes."""
+"""Intervals and tests that verdicts and claims share: bootstrap, paired differences, slopes.
+
+SciPy is imported where it is used: the site and the command line need only the bootstrap, and are to start fast.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
 
@@ -129,11 +131,13 @@ def paired_test(
     ----------
     Fisher, *The Design of Experiments*, section 21.
     """
+    from scipy import stats
+
     a, b = _finite_vector("first", first, least=2), _finite_vector("second", second, least=2)
     if a.size != b.size:
         raise ValueError(f"first and second must have the same length; got {a.size} and {b.size}")
     difference = a - b
-    outcome = scipy.stats.permutation_test(
+    outcome = stats.permutation_test(
         (difference, np.zeros_like(difference)),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
@@ -182,6 +186,8 @@ def slope_interval(
     ----------
     Montgomery, Peck and Vining, *Introduction to Linear Regression Analysis*, section 2.4.
     """
+    from scipy import stats
+
     _check_level(level)
     a, b = _finite_vector("x", x, least=2), _finite_vector("y", y, least=2)
     if a.size != b.size:
@@ -192,11 +198,11 @@ def slope_interval(
         a, b = np.log(a), np.log(b)
     if np.ptp(a) == 0:
         raise ValueError(f"x must hold at least two distinct values; got only {a[0]:g}")
-    fit = scipy.stats.linregress(a, b)
+    fit = stats.linregress(a, b)
     slope = float(fit.slope)
     if a.size == 2:
         return Interval(slope, slope, slope, level)
-    half = float(scipy.stats.t.ppf(0.5 + level / 2, a.size - 2)) * float(fit.stderr)
+    half = float(stats.t.ppf(0.5 + level / 2, a.size - 2)) * float(fit.stderr)
     return Interval(slope, slope - half, slope + half, level)
 
 

@@ -6,12 +6,14 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offprint.lab.figures import draw, merge
-from offprint.lab.measure import PaperResult
 from offprint.lab.verdicts import ClaimResult, badge
 from offprint.papers import Figure, Record
+
+if TYPE_CHECKING:
+    from offprint.lab.measure import PaperResult
 
 FOLDER_VARIABLE = "OFFPRINT_RESULTS"
 
