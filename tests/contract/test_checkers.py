@@ -12,7 +12,7 @@ import pytest
 import torch
 from checks import documentation, floors, refusals
 from checks.estimators import is_plain_estimator
-from checks.examples import differences, rehearse
+from checks.examples import cpu_seconds, differences, rehearse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline
@@ -192,6 +192,17 @@ def test_a_method_without_docstring_is_noticed(build: Build) -> None:
     assert documentation.findings(build("def bare():\n    pass\n", "bare")) == ["has no docstring"]
 
 
+def test_a_part_needs_less_than_a_method_but_not_nothing(build: Build) -> None:
+    notes = GOOD[GOOD.index("    Notes\n") : GOOD.index("    Examples\n")]
+    returns = GOOD[GOOD.index("    Returns\n") : GOOD.index("    Raises\n")]
+    assert documentation.brief_findings(build(GOOD, "shrink", (notes, ""))) == []
+    poor = build(GOOD, "shrink", (returns, ""), ("    seed : int\n        Determines the noise.\n", ""))
+    assert documentation.brief_findings(poor) == [
+        "docstring has no section Returns",
+        "parameter seed is not documented",
+    ]
+
+
 @pytest.mark.parametrize(
     "upward", ["import offprint.papers", "from offprint import lab", "from offprint.data import load"]
 )
@@ -205,14 +216,29 @@ def test_an_example_that_never_calls_the_method_is_noticed(build: Build) -> None
     assert rehearse(shrink)[0].calls == []
 
 
+def test_a_slow_example_is_noticed(build: Build) -> None:
+    busy = "    while time.process_time() < start + 0.2:\n        pass\n"
+    slow = build(
+        GOOD, "shrink", ("    noise = ", f"    import time\n    start = time.process_time()\n{busy}    noise = ")
+    )
+    assert cpu_seconds(slow, enough=0.1) >= 0.2
+    assert cpu_seconds(build(GOOD, "shrink"), enough=0.1) < 0.1
+
+
 def test_randomness_from_the_global_generator_is_noticed(build: Build) -> None:
     shrink = build(GOOD, "shrink", (", generator=torch.Generator().manual_seed(seed)", ""))
-    assert differences(*rehearse(shrink)) == ["the same call returned something else the second time"]
+    [finding] = differences(*rehearse(shrink))
+    assert "returned something else the second time" in finding
 
 
 def test_a_method_that_prints_is_noticed(build: Build) -> None:
     shrink = build(GOOD, "shrink", ("    noise = ", "    print('step 1')\n    noise = "))
     assert rehearse(shrink)[0].printed == "step 1\n"
+
+
+def test_writing_past_the_streams_of_python_is_noticed(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
+    rehearse(build(GOOD, "shrink", ("    noise = ", "    import os\n    os.write(2, b'deep')\n    noise = ")))
+    assert capfd.readouterr().err == "deepdeep"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,28 @@ def test_floors_hold() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """Return a package with the same floors and nothing on them."""
+    package = tmp_path / "offprint"
+    for name in FLOORS:
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    return package
+
+
+def test_empty_floors_hold(package: Path) -> None:
+    assert lint(package.parent).returncode == 0
+
+
+def test_a_new_floor_needs_its_place(package: Path) -> None:
+    (package / "attic.py").write_text("")
+    run = lint(package.parent)
+    assert run.returncode == 1
+    assert "offprint.attic" in run.stdout
+
+
 @pytest.mark.parametrize(
     ("floor", "imported"),
     [
@@ -44,14 +66,8 @@ def test_floors_hold() -> None:
         ("store", "statistics"),
     ],
 )
-def test_a_step_upward_is_noticed(floor: str, imported: str, tmp_path: Path) -> None:
-    package = tmp_path / "offprint"
-    for name in FLOORS:
-        (package / name).mkdir(parents=True)
-        (package / name / "__init__.py").write_text("")
-    (package / "__init__.py").write_text("")
-    assert lint(tmp_path).returncode == 0
+def test_a_step_upward_is_noticed(floor: str, imported: str, package: Path) -> None:
     (package / floor / "astray.py").write_text(f"def late():\n    import offprint.{imported}\n")
-    run = lint(tmp_path)
+    run = lint(package.parent)
     assert run.returncode == 1
     assert f"offprint.{floor}.astray -> offprint.{imported}" in run.stdout

@@ -7,9 +7,9 @@ import warnings
 
 import pytest
 from checks import documentation, floors, refusals
-from checks.catalogue import method_references, resolve
+from checks.catalogue import exported_references, method_references, resolve
 from checks.estimators import is_plain_estimator
-from checks.examples import differences, rehearse
+from checks.examples import cpu_seconds, differences, rehearse
 from sklearn.utils.estimator_checks import check_estimator
 
 every_method = pytest.mark.parametrize("reference", method_references())
@@ -18,6 +18,13 @@ every_method = pytest.mark.parametrize("reference", method_references())
 @every_method
 def test_is_documented(reference: str) -> None:
     assert documentation.findings(resolve(reference)) == []
+
+
+@pytest.mark.parametrize("reference", exported_references())
+def test_what_a_family_exports_is_documented(reference: str) -> None:
+    found = resolve(reference)
+    if callable(found):
+        assert documentation.brief_findings(found) == []
 
 
 @every_method
@@ -32,8 +39,7 @@ def test_example_calls_it(reference: str, as_users_call_it: None) -> None:
 
 @every_method
 def test_example_takes_less_than_a_second(reference: str, as_users_call_it: None) -> None:
-    # The better of two runs, in processor time: neither compiling nor a busy machine counts against it.
-    assert min(run.cpu_seconds for run in rehearse(resolve(reference))) < 1
+    assert cpu_seconds(resolve(reference), enough=1) < 1
 
 
 @every_method

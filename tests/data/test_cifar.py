@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import tarfile
 
 import numpy as np
@@ -60,10 +61,18 @@ def test_batches_come_back_from_the_archive(tmp_path, reverse):
     assert sorted(path.name for path in tmp_path.iterdir()) == [archive.name, "made"]  # nothing is unpacked
 
 
-def test_pickles_of_python_2_are_read(tmp_path):
-    # As Python 2 wrote them: byte strings for keys, and NumPy's modules under their old names.
-    content = pickle.dumps(batch(0), protocol=2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    assert b"numpy.core.multiarray" in content
+def test_pickles_of_python_2_are_read():
+    """Opcode by opcode as Python 2 wrote the official files: its strings, NumPy's modules under their old names."""
+
+    def text(content: bytes) -> bytes:
+        return b"T" + struct.pack("<i", len(content)) + content
+
+    kind = (
+        b"cnumpy\ndtype\n(" + text(b"u1") + b"K\0K\1tR(K\3" + text(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\0t" + text(b"b") + b"tR"
+    array += b"(K\1(K\4M\x00\x0ct" + kind + b"I00\n" + text(PIXELS[0].tobytes()) + b"tb"
+    content = b"\x80\2}(" + text(b"data") + array + text(b"labels") + b"](K\0K\1K\2K\3eu."
     pixels, labels = read_batch(content, "it")
     assert np.array_equal(pixels, PIXELS[0])
     assert labels.tolist() == [0, 1, 2, 3]

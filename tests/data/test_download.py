@@ -104,12 +104,13 @@ def test_a_later_call_resumes_from_the_part(server, tmp_path):
     assert reports[-1][:2] == (len(CONTENT), len(CONTENT))
 
 
-def test_a_server_without_ranges_starts_again(server, tmp_path):
+@pytest.mark.parametrize("part", [b"x" * 1234, CONTENT + b"more"])
+def test_a_server_without_ranges_starts_again(server, tmp_path, part):
     server.ranges = False
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "file.bin.part").write_bytes(b"x" * 1234)
+    (tmp_path / "folder" / "file.bin.part").write_bytes(part)
     assert fetch(remote(server), tmp_path).read_bytes() == CONTENT
-    assert server.asked == ["bytes=1234-"]
+    assert server.asked == [f"bytes={len(part)}-"]
 
 
 def test_a_server_that_does_not_say_sizes_is_believed_by_digest(server, tmp_path):

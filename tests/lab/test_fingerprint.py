@@ -63,6 +63,8 @@ def changes(paper: Record, file: str, old: str, new: str) -> tuple[bool, bool]:
         ("method.py", "2 * x", "x + x", (True, True)),
         ("method.py", "Twice x.", "x, twice.", (False, False)),
         ("method.py", "return", "# a comment\n    return", (False, False)),
+        ("method.py", "double(x)", "double(x: int) -> int", (False, False)),
+        ("method.py", "double(x)", "double(x=1)", (True, True)),
         ("late.py", "1", "2", (True, False)),
         ("unrelated.py", "1", "2", (False, False)),
         ("claims.py", "Measurement(2)", "Measurement(3)", (False, True)),

@@ -128,6 +128,8 @@ def test_resnet_blocks_that_start_at_zero_pass_their_input_on():
     model = ResNet(3, 4, widths=(8, 8), n_blocks=(2, 2), zero_residual=True, generator=0).double().eval()
     stem = model.features[:3](draw(2, 3, 12, 12))
     assert torch.equal(model.features[3:5](stem), stem)  # identity shortcuts; the stem is not negative
+    model(draw(2, 3, 12, 12)).square().sum().backward()
+    assert all(block.branch[-1].weight.grad.any() for block in model.features[3:7])  # and branches can leave zero
     halved = model.features[5](stem)
     torch.testing.assert_close(halved, model.features[5].shortcut(stem).relu())
     assert halved.shape == (2, 8, 6, 6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from offprint.models.transformer import TransformerEncoder, _angles, _rotated
+from offprint.models.transformer import TransformerEncoder, _allowed, _angles, _rotated
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}  # float64, the same sums in another order
 
@@ -89,6 +89,7 @@ def test_padding_changes_nothing(pooling, causal):
     assert torch.isfinite(model(padded, torch.zeros(2, 8, dtype=torch.bool))).all()
     before = (torch.arange(8) >= 3).expand(2, 8)  # padding on the left, where a causal row would see nothing
     assert torch.isfinite(model(padded, before)).all()
+    assert _allowed(before, causal).any(-1).all()  # kernels differ on what comes of nothing
 
 
 def test_rotary_scores_depend_on_distance_alone_and_lengths_are_kept():

@@ -16,8 +16,8 @@ def fingerprint(paper: Record, claim_id: str) -> str:
     """Return the hash of every source file that measuring this claim can reach, as 16 hexadecimal digits.
 
     Imports are followed from the paper's ``claims.py`` through offprint and the paper's own package, without running
-    anything. Through a package's ``__init__`` only the names asked for are followed. Comments, layout and docstrings do
-    not count, nor do the functions that measure the paper's other claims.
+    anything. Through a package's ``__init__`` only the names asked for are followed. Comments, layout, docstrings and
+    the types of arguments do not count, nor do the functions that measure the paper's other claims.
 
     Parameters
     ----------
@@ -139,4 +139,8 @@ def _meaning(tree: ast.Module) -> str:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
     return ast.dump(tree)

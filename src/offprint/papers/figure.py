@@ -57,6 +57,9 @@ class Level:
     value: float
     vertical: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _number(self.value))
+
 
 @dataclass(frozen=True)
 class Panel:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from offprint.papers.rules import Rule
+from offprint.papers.scales import Scale
 
 Family = Literal[
     "certify",
@@ -28,9 +29,6 @@ Family = Literal[
     "theory",
 ]
 FAMILIES: tuple[str, ...] = get_args(Family)
-
-Scale = Literal["smoke", "quick", "full", "paper"]
-SCALES: tuple[Scale, ...] = get_args(Scale)
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

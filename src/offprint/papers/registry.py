@@ -92,7 +92,10 @@ def measured_claims(paper: Record) -> frozenset[str]:
 def _sources() -> list[tuple[str, Path]]:
     sources = [("offprint.papers", Path(__file__).parent)]
     for point in entry_points(group=ENTRY_POINTS):
-        spec = importlib.util.find_spec(point.value)
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except ModuleNotFoundError:  # a package above it is missing
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise RecordError(f"entry point {point.name!r}: {point.value!r} is not a package")
         sources += [(point.value, Path(folder)) for folder in spec.submodule_search_locations]

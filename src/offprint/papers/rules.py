@@ -60,7 +60,8 @@ class Rule(BaseModel):
 
     def _is_looser(self, weaker: float | tuple[float, float]) -> bool:
         if self.between is not None:
-            return isinstance(weaker, tuple) and weaker[0] <= self.between[0] and weaker[1] >= self.between[1]
+            low, high = self.between
+            return isinstance(weaker, tuple) and weaker[0] <= low and weaker[1] >= high and weaker != self.between
         if isinstance(weaker, tuple):
             return False
         if self.at_least is not None:
@@ -89,7 +90,8 @@ class Rule(BaseModel):
         if self.within is not None:
             target, tolerance = self.within
             tolerance = tolerance if loose is None else loose
-            return target - tolerance, target + tolerance
+            # Rounded, so that 0.8 lies within 0.1 of 0.7 although 0.7 + 0.1 falls short of it in binary.
+            return round(target - tolerance, 12), round(target + tolerance, 12)
         return (1.0 if loose is None else loose), 1.0
 
     def accepts(self, value: float, *, weaker: bool = False) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from offprint.papers.figure import Figure, HeatMap, Panel
-from offprint.papers.record import SCALES, Scale
+from offprint.papers.scales import SCALES, Scale
 
 if TYPE_CHECKING:
     import numpy
@@ -88,9 +88,8 @@ class Run:
 
     def pick(self, *, smoke: T, quick: T, full: T, paper: T | None = None) -> T:
         """Return the setting for this run's scale; ``paper`` falls back to ``full``."""
-        by_scale: dict[str, T | None] = {"smoke": smoke, "quick": quick, "full": full, "paper": paper}
-        chosen = by_scale[self.scale]
-        return full if chosen is None else chosen
+        by_scale = {"smoke": smoke, "quick": quick, "full": full, "paper": full if paper is None else paper}
+        return by_scale[self.scale]
 
     def rng(self, stream: int = 0) -> numpy.random.Generator:
         """Return a new NumPy generator; each ``stream`` of a seed is independent of the others."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from offprint.papers import Record, RecordError, measured_claims, records
@@ -20,6 +23,18 @@ def all_records() -> dict[str, Record]:
 def method_references() -> list[str]:
     """Return every method that a record lists, as ``module:name``."""
     return sorted({method for record in all_records().values() for method in record.methods})
+
+
+def exported_references() -> list[str]:
+    """Return every public name that a family of this project exports by its stub and no record lists."""
+    folder = Path(next(iter(importlib.util.find_spec("offprint.methods").submodule_search_locations)))
+    found = set()
+    for stub in sorted(folder.glob("*/__init__.pyi")):
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                module = f"offprint.methods.{stub.parent.name}.{node.module}"
+                found |= {f"{module}:{alias.name}" for alias in node.names}
+    return sorted(found - set(method_references()))
 
 
 def bound_claims() -> list[tuple[str, str]]:

@@ -40,13 +40,20 @@ class Argument:
     @property
     def is_bare_array(self) -> bool:
         """Whether it is annotated as an array without a shape, and as nothing else beside ``None``."""
-        parts = [part for part in _alternatives(self.annotation) if part != "None"]
-        return bool(parts) and all(part.split("[")[0].split(".")[-1] in ARRAYS for part in parts)
+        heads = self._heads - {"None"}
+        return bool(heads) and heads <= set(ARRAYS)
 
     @property
     def is_array(self) -> bool:
-        """Whether it can be an array at all."""
-        return any(array in self.annotation for array in (*ARRAYS, "ArrayLike"))
+        """Whether it is an array that has a shape to state: not one that may as well be a single number."""
+        parts = _alternatives(self.annotation)
+        arrays = self._heads & {*ARRAYS, "ArrayLike"} or any(JAXTYPED.match(part) for part in parts)
+        return bool(arrays) and not self._heads & {"int", "float"}
+
+    @property
+    def _heads(self) -> set[str]:
+        """The types it may have, without module and parameters."""
+        return {part.split("[")[0].split(".")[-1] for part in _alternatives(self.annotation)}
 
 
 def findings(method: Callable[..., Any]) -> list[str]:
@@ -59,6 +66,18 @@ def findings(method: Callable[..., Any]) -> list[str]:
     except ValueError as error:
         return [f"docstring cannot be read: {error}"]
     return [*_section_findings(method, document), *_argument_findings(method), *_member_findings(method)]
+
+
+def brief_findings(public: Any) -> list[str]:
+    """Return what the documentation of a smaller public part lacks, which no record lists: a part, not a method."""
+    docstring = inspect.getdoc(public)
+    if not docstring or (inspect.isclass(public) and "__doc__" not in vars(public)):
+        return ["has no docstring"]
+    if inspect.isclass(public):
+        return list(_member_findings(public))
+    document = parse(docstring)
+    found = [f"docstring has no section {section}" for section in ("Returns", "Examples") if not document[section]]
+    return [*found, *_argument_findings(public)]
 
 
 def parse(docstring: str) -> NumpyDocString:

@@ -1,0 +1,115 @@
+"""Records in the database: joined with what was imported, listed on their day, and nothing twice."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from sqlalchemy import select
+
+from offprint.daily.library import address, day, find, load_records, newest_day, title_key
+from offprint.papers import Record, record, records
+from offprint.store import Database, Listing, Paper
+
+DAY = datetime.date(2025, 8, 20)
+
+
+def snapshot(database: Database) -> list[tuple[object, ...]]:
+    with database.session() as session:
+        papers = [
+            tuple(getattr(paper, column.key) for column in Paper.__table__.columns)
+            for paper in session.scalars(select(Paper).order_by(Paper.id))
+        ]
+        listings = [
+            (listing.id, listing.day, listing.paper_id, listing.position)
+            for listing in session.scalars(select(Listing).order_by(Listing.id))
+        ]
+    return papers + listings
+
+
+def changed(paper: Record, **values: object) -> Record:
+    return paper.model_copy(update=values)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("PFGM++: Unlocking", "pfgm — unlocking"),
+        ("Gröbner  Bases", "GROBNER bases."),
+        ("Don't Cheat", "Don’t Cheat"),
+        ("Model-agnostic", "Model agnostic"),
+        ("ﬁne-tuning", "fine tuning"),
+    ],
+)
+def test_titles_match_whatever_their_spelling(one: str, other: str) -> None:
+    assert title_key(one) == title_key(other)
+    assert title_key(one) != title_key(other + " 2")
+
+
+def test_records_are_listed_on_their_day(database: Database) -> None:
+    with database.session() as session:
+        found = day(session, DAY)
+        assert newest_day(session) == DAY
+    assert found is not None
+    assert [paper.slug for paper in found.papers] == list(records())
+    assert found.previous is None
+    assert found.next is None
+
+
+def test_loading_twice_changes_nothing(database: Database) -> None:
+    before = snapshot(database)
+    assert load_records(database) == len(records())
+    assert snapshot(database) == before
+
+
+def test_a_changed_record_updates_its_row(database: Database) -> None:
+    paper = changed(record("beta-test"), title="Renamed", authors=("Someone Else",), arxiv="2501.99999")
+    load_records(database, [paper])
+    with database.session() as session:
+        row = find(session, "beta-test")
+        assert row is not None
+        assert (row.title, row.authors, row.arxiv) == ("Renamed", ["Someone Else"], "2501.99999")
+        assert session.query(Paper).count() == len(records())
+
+
+def test_a_record_takes_over_every_imported_row_of_its_paper(package: object, tmp_path: object) -> None:
+    database = Database(f"sqlite:///{tmp_path}/joined.db")
+    paper = record("alpha-method")
+    elsewhere = datetime.date(2025, 1, 1)
+    with database.session() as session:
+        by_title = Paper(title="alpha", title_key=title_key(paper.title), abstract="An abstract.")
+        by_title.listings = [Listing(day=elsewhere, position=3), Listing(day=DAY, position=7)]
+        by_arxiv = Paper(title="other title", title_key="othertitle", arxiv=paper.arxiv)
+        by_arxiv.listings = [Listing(day=DAY, position=5)]
+        session.add_all([by_title, by_arxiv])
+    for _ in range(2):
+        load_records(database, [paper])
+        with database.session() as session:
+            [row] = session.scalars(select(Paper)).all()
+            assert (row.slug, row.arxiv, row.title) == ("alpha-method", paper.arxiv, paper.title)
+            assert row.abstract == "An abstract."
+            assert sorted((listing.day, listing.position) for listing in row.listings) == [(elsewhere, 3), (DAY, 5)]
+    database.close()
+
+
+def test_days_know_their_neighbours(database: Database) -> None:
+    paper = record("beta-test")
+    for date in ("2025-08-01", "2025-08-18", "2025-08-29", "2025-09-30"):
+        load_records(database, [changed(paper, day=datetime.date.fromisoformat(date))])
+    with database.session() as session:
+        found = day(session, DAY)
+        assert found is not None
+        assert (found.previous, found.next) == (datetime.date(2025, 8, 18), datetime.date(2025, 8, 29))
+        assert day(session, datetime.date(2025, 8, 2)) is None
+
+
+def test_papers_are_found_by_every_name_they_have(database: Database) -> None:
+    with database.session() as session:
+        session.add(Paper(title="Imported", title_key="imported"))
+        session.flush()
+        imported = session.scalars(select(Paper).where(Paper.title == "Imported")).one()
+        assert address(imported) == f"/papers/{imported.id}"
+        assert find(session, str(imported.id)) is imported
+        assert find(session, "2501.00002") is find(session, "beta-test")
+        for name in ("", "0", "-1", "99999999999999999999", "no-such-paper", "1.0"):
+            assert find(session, name) is None

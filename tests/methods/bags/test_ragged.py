@@ -1,0 +1,143 @@
+"""Ragged bags and segment reductions against a Python loop over bags."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offprint.methods.bags.ragged import (
+    BagIndex,
+    RaggedBags,
+    segment_center,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    segment_sum,
+)
+
+SIZES = [3, 1, 4]
+
+
+def rows(n, trailing=(), seed=0):
+    return torch.randn(n, *trailing, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def shuffled_ids(sizes, seed=0):
+    ids = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    return ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))]
+
+
+LOOPS = {
+    segment_sum: lambda bag: bag.sum(0),
+    segment_mean: lambda bag: bag.mean(0),
+    segment_max: lambda bag: bag.amax(0),
+}
+
+
+@pytest.mark.parametrize("reduce", LOOPS)
+@pytest.mark.parametrize("trailing", [(), (2,), (2, 3)])
+def test_reductions_match_a_loop_over_bags(reduce, trailing):
+    values, ids = rows(sum(SIZES), trailing), shuffled_ids(SIZES)
+    expected = torch.stack([LOOPS[reduce](values[ids == bag]) for bag in range(len(SIZES))])
+    # The same few additions in another order: rounding alone.
+    torch.testing.assert_close(reduce(values, ids, len(SIZES)), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("trailing", [(), (2,)])
+def test_softmax_and_center_match_a_loop_over_bags(trailing):
+    values, ids = rows(sum(SIZES), trailing), shuffled_ids(SIZES)
+    weights, centered = segment_softmax(values, ids, len(SIZES)), segment_center(values, ids, len(SIZES))
+    for bag in range(len(SIZES)):
+        mine = values[ids == bag]
+        torch.testing.assert_close(weights[ids == bag], mine.softmax(0), rtol=0, atol=1e-14)
+        torch.testing.assert_close(centered[ids == bag], mine - mine.mean(0), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("reduce", [*LOOPS, segment_softmax, segment_center])
+def test_gradients_match_finite_differences(reduce):
+    values = rows(sum(SIZES), (2,)).requires_grad_()
+    ids = shuffled_ids(SIZES)
+    assert torch.autograd.gradcheck(lambda x: reduce(x, ids, len(SIZES)), (values,))
+
+
+def test_softmax_of_huge_scores_is_finite():
+    weights = segment_softmax(torch.tensor([1e30, 1e30, -1e30]), torch.tensor([0, 0, 0]), 1)
+    assert weights.tolist() == [0.5, 0.5, 0.0]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_container_gives_back_the_bags_it_was_made_of(sizes, random):
+    bags = list(rows(sum(sizes)).split(sizes))
+    ragged = RaggedBags.from_list(bags)
+    assert ragged.sizes.tolist() == sizes
+    assert all(torch.equal(a, b) for a, b in zip(ragged, bags, strict=True))
+    assert all(torch.equal(ragged[i], bag) for i, bag in enumerate(bags))
+    chosen = [random.randrange(len(bags)) for _ in range(random.randrange(1, 6))]
+    taken = ragged.take(chosen)
+    assert all(torch.equal(a, bags[i]) for a, i in zip(taken, chosen, strict=True))
+    assert taken.ids.tolist() == [place for place, i in enumerate(chosen) for _ in range(sizes[i])]
+
+
+def test_bags_are_views():
+    ragged = RaggedBags(rows(5), torch.tensor([0, 2, 5]))
+    assert ragged[1].data_ptr() == ragged.values[2:].data_ptr()
+    assert torch.equal(ragged[-1], ragged[1])
+
+
+@given(st.lists(st.sampled_from(["north", "south", "west"]), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_grouping_by_id_keeps_rows_with_their_bag_and_in_order(ids):
+    ragged = RaggedBags.from_ids(torch.arange(len(ids)), ids)
+    expected = [[row for row, name in enumerate(ids) if name == label] for label in sorted(set(ids))]
+    assert [bag.tolist() for bag in ragged] == expected
+
+
+def test_index_means_match_a_loop_for_dense_and_sparse_rows():
+    from scipy.sparse import csr_array
+
+    ids, dense = shuffled_ids(SIZES).numpy(), rows(8, (3,)).numpy()
+    expected = np.stack([dense[ids == bag].mean(0) for bag in range(3)])
+    index = BagIndex.of(ids)
+    np.testing.assert_allclose(index.means(dense), expected, atol=1e-14)
+    np.testing.assert_allclose(index.means(csr_array(dense)).toarray(), expected, atol=1e-14)
+
+
+def test_folds_keep_bags_whole_and_in_order_whatever_the_splitter():
+    from sklearn.model_selection import ShuffleSplit
+
+    index = BagIndex.of(shuffled_ids([2, 3, 1, 4, 2]).numpy())
+    for kept, held_out in index.folds(ShuffleSplit(5, test_size=2, random_state=0)):
+        assert sorted([*kept.bags, *held_out.bags]) == [0, 1, 2, 3, 4]
+        for fold in (kept, held_out):
+            np.testing.assert_array_equal(fold.bags[fold.index.ids], index.ids[fold.rows])
+            assert set(fold.bags) == set(index.ids[fold.rows])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "named"),
+    [
+        (lambda: RaggedBags(rows(3), torch.tensor([0, 2])), ValueError, "offsets"),
+        (lambda: RaggedBags(rows(3), torch.tensor([0, 4, 3])), ValueError, "offsets"),
+        (lambda: RaggedBags(rows(3), torch.tensor([0.0, 3.0])), TypeError, "offsets"),
+        (lambda: RaggedBags.from_list([]), ValueError, "bags"),
+        (lambda: RaggedBags.from_list([rows(2), rows(2, (1,))]), ValueError, "bags"),
+        (lambda: RaggedBags.from_ids(rows(3), [0, 1]), ValueError, "bag_ids"),
+        (lambda: BagIndex.of([0.5, 1.5]), TypeError, "bag_ids"),
+        (lambda: BagIndex.of([[0, 1]]), ValueError, "bag_ids"),
+        (lambda: RaggedBags(rows(3), torch.tensor([0, 3]))[1], IndexError, "bag"),
+        (lambda: segment_sum(rows(3), torch.tensor([0, 1]), 2), (ValueError, TypeError), "segment_ids"),
+        (lambda: segment_sum(rows(2), torch.tensor([0, 2]), 2), ValueError, "segment_ids"),
+        (lambda: segment_sum(rows(2), torch.tensor([0, -1]), 2), ValueError, "segment_ids"),
+        (lambda: segment_sum(rows(2), torch.tensor([0, 1], dtype=torch.int32), 2), TypeError, "segment_ids"),
+        (lambda: segment_mean(rows(2), torch.tensor([0, 2]), 3), ValueError, "segment 1 of 3 empty"),
+        (lambda: segment_max(rows(2), torch.tensor([0, 0]), 2), ValueError, "segment 1 of 2 empty"),
+        (lambda: segment_sum(rows(2), torch.tensor([0, 1]), 0), ValueError, "n_segments"),
+    ],
+)
+def test_bad_input_is_named(make, error, named):
+    with pytest.raises(error, match=named):
+        make()
