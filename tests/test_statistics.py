@@ -157,7 +157,6 @@ def test_slope_of_a_power_law_is_its_exponent():
 NAN = float("nan")
 
 
-@pytest.mark.xfail(strict=True, reason="SciPy's standard error is NaN where y is constant")
 def test_a_constant_y_has_slope_zero_with_certainty():
     interval = slope_interval([1.0, 2.0, 3.0], [1.0, 1.0, 1.0])
     assert (interval.low, interval.estimate, interval.high) == (0, 0, 0)
@@ -168,6 +167,8 @@ def test_a_constant_y_has_slope_zero_with_certainty():
     [
         (lambda: bootstrap_interval([]), "values must be a vector of at least 1"),
         (lambda: bootstrap_interval([1.0, NAN]), "values must be finite; entry 1"),
+        (lambda: bootstrap_interval([1.0], "mode"), "statistic must be 'median' or 'mean'; got 'mode'"),
+        (lambda: bootstrap_interval([1.0], n_resamples=0), "n_resamples must be at least 1; got 0"),
         (lambda: bootstrap_interval([1.0], level=1.0), r"level must be in \(0, 1\); got 1"),
         (lambda: paired_test([1.0, 2.0], [1.0, 2.0, 3.0]), "same length; got 2 and 3"),
         (lambda: paired_test([1.0], [2.0]), "first must be a vector of at least 2"),

@@ -60,7 +60,7 @@ def bootstrap_interval(
     Raises
     ------
     ValueError
-        If values are empty or not finite, or level is outside (0, 1).
+        If values are empty or not finite, level is outside (0, 1), or another argument has no meaning.
 
     Notes
     -----
@@ -79,7 +79,10 @@ def bootstrap_interval(
     """
     data = _finite_vector("values", values, least=1)
     _check_level(level)
-    reduce = {"median": np.median, "mean": np.mean}[statistic]
+    _check_resamples(n_resamples)
+    if statistic not in ("median", "mean"):
+        raise ValueError(f"statistic must be 'median' or 'mean'; got {statistic!r}")
+    reduce = np.median if statistic == "median" else np.mean
     rng = np.random.default_rng(seed)
     resamples = data[rng.integers(data.size, size=(n_resamples, data.size))]
     tail = (1 - level) / 2
@@ -134,6 +137,7 @@ def paired_test(
     from scipy import stats
 
     a, b = _finite_vector("first", first, least=2), _finite_vector("second", second, least=2)
+    _check_resamples(n_resamples)
     if a.size != b.size:
         raise ValueError(f"first and second must have the same length; got {a.size} and {b.size}")
     difference = a - b
@@ -202,8 +206,15 @@ def slope_interval(
     slope = float(fit.slope)
     if a.size == 2:
         return Interval(slope, slope, slope, level)
-    half = float(stats.t.ppf(0.5 + level / 2, a.size - 2)) * float(fit.stderr)
+    # A constant y leaves SciPy's correlation, and with it this error, undefined: the fit is exact.
+    error = 0.0 if np.ptp(b) == 0 else float(fit.stderr)
+    half = float(stats.t.ppf(0.5 + level / 2, a.size - 2)) * error
     return Interval(slope, slope - half, slope + half, level)
+
+
+def _check_resamples(n_resamples: int) -> None:
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1; got {n_resamples}")
 
 
 def _check_level(level: float) -> None:

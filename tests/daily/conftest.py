@@ -18,7 +18,6 @@ from offprint.daily.app import create_app
 from offprint.daily.library import load_records
 from offprint.daily.routes import runs as run_routes
 from offprint.lab.executors import Executor, InProcess
-from offprint.lab.fingerprint import _locate, _reexported
 from offprint.lab.ledger import Ledger
 from offprint.lab.measure import measure
 from offprint.lab.results import record_results
@@ -26,6 +25,7 @@ from offprint.papers import record, records, registry
 from offprint.store import Database
 
 PACKAGE = "pressed_papers"
+fingerprints = importlib.import_module("offprint.lab.fingerprint")
 
 ALPHA = """
 slug = "alpha-method"
@@ -209,6 +209,8 @@ def install(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     write_package(folder)
     patch.syspath_prepend(folder)
     patch.setattr(registry, "_sources", lambda: [(PACKAGE, folder / PACKAGE)])
+    # Fingerprints read every source file that a claim reaches; the site needs only that they stay the same.
+    patch.setattr(fingerprints, "fingerprint", lambda paper, claim_id: f"{len(claim_id)}")
     _forget()
     return folder / PACKAGE
 
@@ -216,8 +218,6 @@ def install(folder: Path, patch: pytest.MonkeyPatch) -> Path:
 def _forget() -> None:
     """Let the next look find the package anew."""
     records.cache_clear()
-    _locate.cache_clear()
-    _reexported.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
         del sys.modules[name]
     importlib.invalidate_caches()

@@ -118,7 +118,7 @@ def _rows(path: Path) -> Iterator[tuple[tuple[Any, ...], int]]:
     """Yield the values and the class of each row."""
     n_rows = 0
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, skipinitialspace=True)
+        reader = csv.reader(file)
         for cells in reader:
             where = f"{path}, line {reader.line_num}"
             if path.suffix == ".csv" and reader.line_num == 1:
