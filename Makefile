@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # A stamp for each set of extras: installed again only when the pins or the project's dependencies change.
 stamp = $(VENV)/.installed-$(1)
 
-.PHONY: run test test-slow e2e lint format docs bench constraints clean help
+.PHONY: run test test-slow e2e lint format docs bench clean help
 
 help: ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ format: $(call stamp,lint) ## let ruff format and fix what it can
 	$(BIN)/ruff format .
 
 docs: $(call stamp,docs) ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 bench: $(call stamp,bench) ## side by side with peers; writes benchmarks/results
 	$(BIN)/python benchmarks/run.py
