@@ -136,6 +136,36 @@ def test_inner_solver_converges_to_the_resolvent() -> None:
     assert errors[2] < errors[1] / 100
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_inner_solver_takes_the_published_steps(batch_size: int) -> None:
+    """The loop of Algorithm 3 written out once more, with a new projection, on the same draws."""
+    rng, n, d, n_steps = np.random.default_rng(0), 6, 4, 40
+    operator = from_affine(rng.standard_normal((n, d, d)), rng.standard_normal((n, d)))
+    center, eta, gamma, p = rng.uniform(size=d), 0.7, 0.05, min(batch_size / n, 0.5)
+
+    def shifted(batch: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return eta * operator.component(batch, v) + v - center
+
+    draws, everyone = np.random.default_rng(1), np.arange(n)
+    refresh = draws.random(n_steps) < p
+    v = w = w_previous = center
+    batches: list[np.ndarray] = []
+    for t in range(n_steps):
+        if not batches:  # indices are drawn up to the next snapshot
+            stretch = next((s for s in range(t, n_steps) if refresh[s]), n_steps - 1) - t + 1
+            batches = list(draws.integers(n, size=(stretch, batch_size)))
+        batch = batches.pop(0)
+        average = (1 - p) * v + p * w
+        direction = shifted(everyone, w) + shifted(batch, v) - shifted(batch, w_previous)
+        v = np.clip(average - gamma * direction, 0, 1)
+        w_previous, w = w, v if refresh[t] else w
+    ledger, u = Ledger.open(operator, center, lambda u, step: np.clip(u, 0, 1), 1e-9, 10**6, None)
+    found = approximate_resolvent(
+        ledger, 0, u, ledger.full(u), eta, gamma, n_steps, batch_size, np.random.default_rng(1)
+    )
+    np.testing.assert_allclose(found, v, atol=1e-12)
+
+
 def log_log_slope(result: Result) -> float:
     k, residuals = result.history.iterations, result.history.residuals
     late = k >= k[-1] / 10
@@ -248,6 +278,7 @@ def test_divergence_and_growth_are_reported() -> None:
         result = halpern(operator, np.ones(4), step_size=2.5, max_evals=10**5)
     assert not result.converged
     assert result.message.startswith("diverged")
+    assert result.residual < 1e15  # stopped soon after passing 1e12 times the first residual
     assert "smaller step_size" in result.message
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ Auto = Literal["auto"]
 
 def eag(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",
@@ -97,7 +98,7 @@ def eag(
 
 def extragradient(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",
@@ -171,7 +172,7 @@ def extragradient(
 
 def optimistic_gradient(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",
@@ -246,7 +247,7 @@ def optimistic_gradient(
 
 def vr_extragradient(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",

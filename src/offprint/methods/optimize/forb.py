@@ -31,7 +31,7 @@ def approximate_resolvent(
     operator, p = ledger.operator, snapshot_probability(ledger.operator.n, batch_size)
     refresh = rng.random(n_steps) < p
     refresh[-1:] = True  # ends the last stretch; no snapshot is evaluated there
-    ends = np.flatnonzero(refresh) + 1
+    ends = (np.flatnonzero(refresh) + 1).tolist()
     cost = 2 * batch_size * n_steps + operator.n * (len(ends) - 1)
     ledger.afford(cost, center, k)
     v = w = w_previous = center

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ Auto = Literal["auto"]
 
 def vr_halpern(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",
@@ -36,9 +37,10 @@ def vr_halpern(
     r"""Find a zero of F + G by Halpern iteration with a recursive variance-reduced estimate of F (Algorithm 1).
 
     Made for an F that is cocoercive on average over its n components: gradients of convex functions, and operators
-    whose skew part is weak beside their symmetric one. It pays over :func:`halpern` when n is large and the average
-    constant L is not far above that of F. For bilinear games and Lagrangians, which are not cocoercive,
-    :func:`inexact_vr_halpern` and :func:`~offprint.methods.optimize.extragradient.eag` are covered by theory.
+    whose skew part is weak beside their symmetric one. It pays over deterministic Halpern iteration
+    (:func:`~offprint.methods.optimize.plain_halpern.halpern`) when n is large and the average constant L is not far
+    above that of F. For bilinear games and Lagrangians, which are not cocoercive, :func:`inexact_vr_halpern` and
+    :func:`~offprint.methods.optimize.extragradient.eag` are covered by theory.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ def vr_halpern(
         J_{step G}, such as a projection that ignores the step; none for G = 0.
     step_size : float or "auto"
         $\eta$, > 0. Theory asks for at most 1/(4L). "auto" begins at 1/(2L) with the L known or estimated at ``u0``,
-        and halves the step (anchoring anew) whenever sampled differences contradict that L.
+        and halves the step (anchoring anew) whenever differences that it sees contradict that L.
     tol : float
         Stop at a residual of at most this, > 0.
     max_evals : int, optional
@@ -108,8 +110,7 @@ def vr_halpern(
     b = batch_size_or(batch_size, n, math.ceil(math.sqrt(n)))
     if full_probability is not None and not 0 <= full_probability <= 1:
         raise ValueError(f"full_probability must be in [0, 1]; got {full_probability}")
-    if restart is not None and not 0 < restart < 1:
-        raise ValueError(f"restart must be in (0, 1); got {restart}")
+    _check_restart(restart)
     step = StepSize.on_average(ledger, u, step_size)
     anchor, anchored_at, anchor_residual = u, 0, math.inf
     g, previous = u, u
@@ -118,17 +119,20 @@ def vr_halpern(
         for k in itertools.count():
             age = k - anchored_at
             if _wants_full(age, n, full_probability, rng) or unchecked >= longest:
-                g, unchecked = ledger.full(u), 0
+                previous_g, g, unchecked = g, ledger.full(u), 0
                 residual = ledger.check(k, u, g)
                 if age == 0:
                     anchor_residual = residual
+                elif age == 1 and step.is_refuted_by(g - previous_g, u - previous, ledger):
+                    u, anchored_at = anchor, k + 1
+                    continue
                 elif restart is not None and residual <= restart * anchor_residual:
                     anchor, anchored_at, age, anchor_residual = u, k, 0, residual
             else:
                 ledger.afford(2 * b, u, k)
                 change = ledger.difference(operator.sample_batch(b, rng), u, previous)
                 g, unchecked = g + change, unchecked + 1
-                if step.contradicted_by(change, u - previous, ledger):
+                if step.is_contradicted_by(change, u - previous, ledger):
                     anchor, anchored_at, age, anchor_residual = u, k, 0, math.inf
             weight = 2 / (age + 4)
             previous = u  # at every iteration, also after a full evaluation: the next difference starts from here
@@ -138,7 +142,7 @@ def vr_halpern(
 
 def inexact_vr_halpern(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",
@@ -148,7 +152,8 @@ def inexact_vr_halpern(
     callback: Callback | None = None,
     batch_size: int = 1,
     inner_step_size: float | Auto = "auto",
-    inner_epochs: float = 2.0,
+    inner_epochs: float = 0.25,
+    restart: float | None = None,
 ) -> Result:
     r"""Find a zero of F + G by Halpern iteration on its resolvent, each computed inexactly (Algorithms 2 and 3).
 
@@ -162,8 +167,8 @@ def inexact_vr_halpern(
     u0 : array of float, shape (d,)
         Start, to which the iteration stays anchored. Finite.
     resolvent : callable (u, step) -> array of shape (d,), optional
-        J_{step G}; none for G = 0. For games and quadratic saddle points, ``None`` and :class:`SimplexProduct` run in
-        compiled code.
+        J_{step G}; none for G = 0. For games and quadratic saddle points, ``None`` and
+        :class:`~offprint.methods.optimize.projections.SimplexProduct` run in compiled code.
     step_size : float or "auto"
         $\eta$ of the resolvent of F + G, > 0; √n / L by default, with L the average Lipschitz constant, known or
         estimated at ``u0``.
@@ -178,9 +183,13 @@ def inexact_vr_halpern(
     batch_size : int
         Samples of one inner step, in [1, n]. Larger ones save Python calls where nothing is compiled.
     inner_step_size : float or "auto"
-        $\gamma$, > 0; by default half of √(p(1 - p)) / (η L + 1), p being the chance of a new snapshot.
+        $\gamma$, > 0; by default √(p(1 - p)) / (η L + 1), p being the chance of a new snapshot. Proofs ask for half of
+        that or less.
     inner_epochs : float
         > 0. Outer iteration k makes ``inner_epochs * n / batch_size * log(k + 2)`` inner steps, rounded up.
+    restart : float, optional
+        In (0, 1): anchor anew at the current iterate once the residual is this fraction of what it was at the anchor;
+        for strongly monotone problems (take 0.5); off by default.
 
     Returns
     -------
@@ -206,9 +215,9 @@ def inexact_vr_halpern(
     Matching pennies with a biased coin; at the solution the first player mixes 0.4 to 0.6:
 
     >>> import numpy as np
-    >>> from offprint.methods.optimize.saddle import from_matrix_game
+    >>> from offprint.methods.optimize import SimplexProduct, from_matrix_game
     >>> game, strategies = from_matrix_game([[2.0, -1.0], [-1.0, 1.0]]), SimplexProduct(2, 2)
-    >>> result = inexact_vr_halpern(game, strategies.uniform(), strategies, tol=1e-3)
+    >>> result = inexact_vr_halpern(game, strategies.uniform(), strategies, tol=1e-3, max_evals=20_000)
     >>> result.converged, result.u.round(2)
     (True, array([0.4, 0.6, 0.4, 0.6]))
 
@@ -221,20 +230,25 @@ def inexact_vr_halpern(
     n, rng = operator.n, np.random.default_rng(rng)
     b = batch_size_or(batch_size, n, math.ceil(math.sqrt(n)))
     epochs = positive("inner_epochs", inner_epochs)
+    _check_restart(restart)
     on_average = math.nan
     if "auto" in (step_size, inner_step_size):
         on_average = ledger.constants(u).lipschitz_on_average
     eta = math.sqrt(n) / on_average if step_size == "auto" else positive("step_size", step_size)
     p = snapshot_probability(n, b)
-    longest = math.sqrt(p * (1 - p)) / (eta * on_average + 1)
-    gamma = longest / 2 if inner_step_size == "auto" else positive("inner_step_size", inner_step_size)
-    anchor = u
+    if inner_step_size == "auto":
+        gamma = math.sqrt(p * (1 - p)) / (eta * on_average + 1)
+    else:
+        gamma = positive("inner_step_size", inner_step_size)
+    anchor, anchored_at, anchor_residual = u, 0, math.inf
     with ledger:
         for k in itertools.count():
             value = ledger.full(u)
-            ledger.check(k, u, value)
+            residual = ledger.check(k, u, value)
+            if k == 0 or (restart is not None and residual <= restart * anchor_residual):
+                anchor, anchored_at, anchor_residual = u, k, residual
             n_steps = math.ceil(epochs * n / b * math.log(k + 2))
-            weight = 1 / (k + 2)
+            weight = 1 / (k - anchored_at + 2)
             inner = approximate_resolvent(ledger, k, u, value, eta, gamma, n_steps, b, rng)
             u = weight * anchor + (1 - weight) * inner
     return ledger.result(eta)
@@ -262,25 +276,34 @@ class StepSize:
         ledger.warn(_NOT_COCOERCIVE)
         return cls(0.5 / known.lipschitz_on_average)
 
-    def contradicted_by(self, change: np.ndarray, moved: np.ndarray, ledger: Ledger) -> bool:
-        """Halve the step if recent samples break ``||F_S u - F_S v||^2 <= L <F_S u - F_S v, u - v>`` in their mean.
+    def is_refuted_by(self, change: np.ndarray, moved: np.ndarray, ledger: Ledger) -> bool:
+        """Halve the step as often as ``||F u - F v||^2 <= L <F u - F v, u - v>`` needs, and say whether it did."""
+        energy, product = float(change @ change), float(change @ moved)
+        before = self.n_halved
+        while math.isfinite(self.bound) and energy > self.bound * product * (1 + 1e-9):
+            self._halve(ledger)
+        return self.n_halved > before
 
-        By Jensen's inequality the mean over a batch S obeys every L that the components obey on average, so a breach
-        proves L too small; sums that forget with a memory of ten samples keep the noise of single ones out.
+    def is_contradicted_by(self, change: np.ndarray, moved: np.ndarray, ledger: Ledger) -> bool:
+        """Halve the step if recent batches S break ``||F_S u - F_S v||^2 <= L <F_S u - F_S v, u - v>`` in their mean.
+
+        By Jensen's inequality that mean obeys every L that the components obey on average, so a breach shows L to be
+        too small. Sums that forget with a memory of ten batches keep the noise of single ones out.
         """
-        if not math.isfinite(self.bound):
-            return False
         self.energy = 0.9 * self.energy + float(change @ change)
         self.product = 0.9 * self.product + float(change @ moved)
         self.n_seen += 1
-        if self.n_seen < 10 or self.energy <= self.bound * self.product:
+        if not math.isfinite(self.bound) or self.n_seen < 10 or self.energy <= self.bound * self.product:
             return False
-        self.size, self.bound = self.size / 2, 2 * self.bound
-        self.energy, self.product, self.n_seen, self.n_halved = 0.0, 0.0, 0, self.n_halved + 1
-        if self.n_halved == 10:
+        self._halve(ledger)
+        return True
+
+    def _halve(self, ledger: Ledger) -> None:
+        self.size, self.bound, self.n_halved = self.size / 2, 2 * self.bound, self.n_halved + 1
+        self.energy, self.product, self.n_seen = 0.0, 0.0, 0
+        if self.n_halved == 20:
             ledger.warn(_NOT_COCOERCIVE)
             self.bound = math.inf
-        return True
 
 
 _NOT_COCOERCIVE = (
@@ -293,3 +316,8 @@ def _wants_full(age: int, n: int, probability: float | None, rng: np.random.Gene
     if age <= 1:
         return True
     return rng.random() < (4 / (min(age, math.sqrt(n)) + 5) if probability is None else probability)
+
+
+def _check_restart(restart: float | None) -> None:
+    if restart is not None and not 0 < restart < 1:
+        raise ValueError(f"restart must be in (0, 1); got {restart}")

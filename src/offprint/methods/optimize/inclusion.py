@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from offprint.methods.optimize.finite_sum import Constants, FiniteSumOperator, as_vector, estimate_constants
+from offprint.methods.optimize.finite_sum import Constants, FiniteSumOperator, as_vector, checked, estimate_constants
 
 Resolvent = Callable[[Float[np.ndarray, " d"], float], Float[np.ndarray, " d"]]
 """J_{sG}(u) = (I + s G)^{-1}(u) as a function of ``u`` and the step ``s``; a projection ignores the step."""
@@ -92,7 +92,7 @@ class Ledger:
     def open(
         cls,
         operator: FiniteSumOperator,
-        u0: np.ndarray,
+        u0: np.ndarray | Sequence[float],
         resolvent: Resolvent | None,
         tol: float,
         max_evals: int | None,
@@ -143,22 +143,19 @@ class Ledger:
         if self.n_evals + self.operator.n > self.max_evals:
             self.stop("max_evals")
         self.n_evals += self.operator.n
-        value = self.operator.full(u)
-        return value if _usable(value, u) else self._refuse(value, u, np.arange(self.operator.n))
+        return self._checked(self.operator.full(u), u)
 
     def batch(self, indices: Int[np.ndarray, " batch"], u: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
         """Return the mean of the components at ``u``, at one evaluation an index."""
         self.n_evals += len(indices)
-        value = self.operator.component(indices, u)
-        return value if _usable(value, u) else self._refuse(value, u, indices)
+        return self._checked(self.operator.component(indices, u), u, indices)
 
     def difference(
         self, indices: Int[np.ndarray, " batch"], u: Float[np.ndarray, " d"], v: Float[np.ndarray, " d"]
     ) -> Float[np.ndarray, " d"]:
         """Return the mean of the components at ``u`` less that at ``v``, at two evaluations an index."""
         self.n_evals += 2 * len(indices)
-        value = self.operator.difference(indices, u, v)
-        return value if _usable(value, u) else self._refuse(value, u, indices)
+        return self._checked(self.operator.difference(indices, u, v), u, indices)
 
     def resolve(self, u: Float[np.ndarray, " d"], step: float) -> Float[np.ndarray, " d"]:
         """Return the resolvent of G at ``u``, which is ``u`` itself where there is no G."""
@@ -232,26 +229,18 @@ class Ledger:
         if moved @ changed < -1e-9 * np.linalg.norm(moved) * (np.linalg.norm(value) + np.linalg.norm(self._last[1])):
             self.warn("the operator is not monotone: two iterates u, v have <F(u) - F(v), u - v> < 0")
         self._growing = self._growing + 1 if residual > self._checks[-1][2] else 0
-        if self._growing >= 10:
+        if self._growing >= 10 and residual > self._checks[0][2]:
             self.warn(
                 "the residual grew at 10 checks in a row: the step is too large or the operator is not cocoercive; "
                 "use a smaller step_size, inexact_vr_halpern or eag"
             )
 
-    def _refuse(self, value: np.ndarray, u: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """Say which component is at fault for an unusable value, or stop if the iterates have run away."""
-        if np.shape(value) != u.shape:
-            raise ValueError(f"the operator must return shape {u.shape}, that of u; got {np.shape(value)}")
-        if not np.abs(u).max() < 1e100:
+    def _checked(
+        self, value: np.ndarray, u: Float[np.ndarray, " d"], indices: Int[np.ndarray, " batch"] | None = None
+    ) -> Float[np.ndarray, " d"]:
+        if np.abs(u).max() >= 1e100 or not np.isfinite(u).all():
             self.stop("diverged")
-        for i in indices:
-            if not np.isfinite(self.operator.component(np.array([i]), u)).all():
-                raise ValueError(f"component {i} returned NaN or infinity at a finite point")
-        raise ValueError("the operator returned NaN or infinity at a finite point, though no single component did")
-
-
-def _usable(value: np.ndarray, u: np.ndarray) -> bool:
-    return np.shape(value) == u.shape and bool(np.isfinite(value).all())
+        return checked(self.operator, value, u, indices)
 
 
 def positive(name: str, value: float) -> float:

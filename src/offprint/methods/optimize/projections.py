@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, no_type_check
 
 import numba
 import numpy as np
@@ -104,7 +104,7 @@ def project_box(v: Array, low: Array = -math.inf, high: Array = math.inf) -> Flo
 
 
 def project_ball(
-    v: Array, radius: float = 1.0, center: Array | None = None, norm: float = 2
+    v: Array, radius: float = 1.0, center: Array | None = None, norm: Literal[1, 2] | float = 2
 ) -> Float[np.ndarray, "*batch d"]:
     """Project each vector onto the ball of a radius about a centre, in the 1-, 2- or maximum norm.
 
@@ -300,6 +300,7 @@ class SimplexProduct:
 
 
 @numba.njit(cache=True)
+@no_type_check  # numba compiles the bare function
 def project_blocks(u: np.ndarray, ends: np.ndarray) -> None:
     """Project the blocks of a vector that end at ``ends`` onto the probability simplex, in place and compiled."""
     start = 0

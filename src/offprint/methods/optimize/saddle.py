@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, no_type_check
 
 import numba
 import numpy as np
@@ -91,7 +91,10 @@ class SaddleOperator(FiniteSumOperator):
         """
         if self._constants is None:
             linear = scipy.sparse.linalg.LinearOperator(
-                (self.dim, self.dim), matvec=self._linear, rmatvec=self._transposed, dtype=np.float64
+                (self.dim, self.dim),
+                matvec=lambda u: self._linear(u.ravel()),
+                rmatvec=lambda u: self._transposed(u.ravel()),
+                dtype=np.float64,
             )
             start = np.random.default_rng(0).standard_normal(self.dim)
             largest = scipy.sparse.linalg.svds(linear, k=1, v0=start, return_singular_vectors=False)[0]
@@ -101,7 +104,7 @@ class SaddleOperator(FiniteSumOperator):
 
     def _linear(self, u: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
         d = self.a.shape[1]
-        x, y = u.ravel()[:d], u.ravel()[d:]
+        x, y = u[:d], u[d:]
         top = self.sign * (self.a_columns @ y)
         if self.h_columns.size:
             top += x @ self.h_columns
@@ -109,7 +112,7 @@ class SaddleOperator(FiniteSumOperator):
 
     def _transposed(self, u: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
         d = self.a.shape[1]
-        x, y = u.ravel()[:d], u.ravel()[d:]
+        x, y = u[:d], u[d:]
         top = -self.sign * (self.a_columns @ y)
         if self.h_columns.size:
             top += self.h_columns @ x
@@ -242,6 +245,7 @@ def from_saddle_qp(
 
 
 @numba.njit(cache=True)
+@no_type_check  # numba compiles the bare function
 def add_columns(
     total: np.ndarray,
     factor: float,
@@ -274,6 +278,7 @@ def add_columns(
 
 
 @numba.njit(cache=True)
+@no_type_check  # numba compiles the bare function
 def forb_steps(
     v: np.ndarray,
     w: np.ndarray,
@@ -303,6 +308,7 @@ def forb_steps(
 
 
 @numba.njit(cache=True)
+@no_type_check  # numba compiles the bare function
 def extragradient_steps(
     z: np.ndarray,
     w: np.ndarray,

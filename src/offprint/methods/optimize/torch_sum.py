@@ -22,8 +22,7 @@ class TorchSum(FiniteSumOperator):
     ----------
     loss_fn : callable
         As for :func:`from_torch`.
-    data : tuple of Tensor
-        Of the same first length n.
+    data : tuple of Tensor, each of shape (n, ...)
     minimisers, maximisers : list of Tensor
         Leaf tensors that require gradients.
     chunk_size : int
@@ -105,8 +104,8 @@ def from_torch(
     loss_fn : callable (*batch) -> scalar Tensor
         The mean loss over a batch of samples, computed with the players' present parameters. It must not depend on
         anything random or on the other samples of the batch (no dropout, no batch normalisation in training mode).
-    data : Tensor or tuple of Tensor
-        First dimension n; a batch is each of them at the same indices, on their own device.
+    data : Tensor or tuple of Tensor, each of shape (n, ...)
+        A batch is each of them at the same indices, on their own device.
     players : (minimiser, maximiser)
         Each a module or an iterable of leaf tensors that require gradients. The maximiser may be ``None``, which
         leaves a minimisation.
