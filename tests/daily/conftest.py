@@ -224,19 +224,23 @@ def _forget() -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file whose tables are up to date: copied, it saves every test the migrations."""
-    path = tmp_path_factory.mktemp("empty") / "empty.db"
-    Database(f"sqlite:///{path}").close()
-    return path
+def loaded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the package's papers: copied, it saves every test the migrations and the loading."""
+    root = tmp_path_factory.mktemp("loaded")
+    with pytest.MonkeyPatch.context() as patch:
+        install(root / "installed", patch)
+        database = Database(f"sqlite:///{root / 'site.db'}")
+        load_records(database)
+        database.close()
+    _forget()
+    return root / "site.db"
 
 
 @pytest.fixture
-def database(package: Path, empty_database: Path, tmp_path: Path) -> Iterator[Database]:
+def database(package: Path, loaded_database: Path, tmp_path: Path) -> Iterator[Database]:
     """A database with the package's papers."""
-    shutil.copy(empty_database, tmp_path / "site.db")
+    shutil.copy(loaded_database, tmp_path / "site.db")
     database = Database(f"sqlite:///{tmp_path / 'site.db'}")
-    load_records(database)
     yield database
     database.close()
 

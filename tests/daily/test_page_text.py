@@ -95,7 +95,8 @@ def test_the_records_need_not_be_loaded_first(page: Path, package: Path, tmp_pat
 
 @pytest.mark.parametrize("ending", ["\r\n", "\n"])
 def test_marks_and_line_endings_of_other_systems_do_not_matter(ending: str, page: Path, database: Database) -> None:
-    page.write_bytes(b"\xef\xbb\xbf" + PAGE.replace("\n", ending).encode())
+    begun_by_its_day = PAGE[PAGE.index("Aug 20") :]
+    page.write_bytes(b"\xef\xbb\xbf" + begun_by_its_day.replace("\n", ending).encode())
     assert import_page_text(page, 2025, database).papers == 3
 
 

@@ -250,9 +250,7 @@ def test_static_files_are_kept_by_their_version(client: TestClient) -> None:
     assert client.get("/static/site.css").headers["cache-control"] == "no-cache"
 
 
-def test_every_paper_on_record_has_a_page(
-    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_paper_on_record_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the real records: each page and list is whole, and small (under 100 kB without figures)."""
     monkeypatch.setenv("OFFPRINT_SECRET", "only for tests")
     records.cache_clear()

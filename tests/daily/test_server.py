@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from offprint.daily.server import serve
+from offprint.daily.server import _listen, serve
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +27,11 @@ def test_a_taken_port_is_one_line(tmp_path: Path, package: Path, capsys: pytest.
         captured.err == f"offprint: port {port} on 127.0.0.1 is in use; choose another, for example PORT={port + 1}\n"
     )
     assert not (tmp_path / "never.db").exists()
+
+
+def test_of_two_servers_that_start_together_one_has_the_port() -> None:
+    with _listen("127.0.0.1", 0) as first, pytest.raises(SystemExit):
+        _listen("127.0.0.1", first.getsockname()[1])
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("256.0.0.1", 0)])

@@ -189,9 +189,12 @@ class Record(_Data):
 
     @property
     def import_lines(self) -> tuple[str, ...]:
-        """The lines that bring this paper's methods into a user's program."""
-        pairs = (method.split(":") for method in self.methods)
-        return tuple(f"from {module} import {name}" for module, name in pairs)
+        """The lines that bring this paper's methods into a user's program, one for each module."""
+        names: dict[str, list[str]] = {}
+        for method in self.methods:
+            module, name = method.split(":")
+            names.setdefault(module, []).append(name)
+        return tuple(f"from {module} import {', '.join(imported)}" for module, imported in names.items())
 
     @property
     def url(self) -> str:

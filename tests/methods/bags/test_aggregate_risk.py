@@ -227,7 +227,7 @@ def test_signal_is_recovered_with_more_and_with_fewer_bags_than_features(n, d, k
 
 
 def test_plug_in_rho_is_nearly_as_good_as_the_best():
-    for seed in range(5):
+    for seed in range(3):
         signal = estimate_signal(*bagged(np.random.default_rng(seed), 1500, 150, 3, sigma2=1.0, r2=1.0))
         rho = optimal_rho(signal.psi, signal.k, signal.sigma2, signal.r2).rho
         # The risk is flat about its minimum; a wrong weight (0 or 1) would cost 50 %.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import scipy.signal
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import config
 from torch import Tensor, nn
 
 from offprint.methods.nn.ptd_ssm import (
@@ -50,6 +51,15 @@ every_layer = pytest.mark.parametrize("name", BUILD)
 
 def sequences(length: int, dtype: torch.dtype, features: int = 3) -> Tensor:
     return torch.randn(2, length, features, generator=seeded(), dtype=dtype)
+
+
+@pytest.fixture
+def as_users_call_it() -> Iterator[None]:
+    """Without the shape checks of the test run, so that what refuses bad input is the code itself."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", before)
 
 
 def test_the_fixture_has_real_modes_too() -> None:
@@ -299,6 +309,7 @@ def test_a_step_of_descent_lowers_the_loss() -> None:
         (lambda: S4D(2, 8, init="other"), "init must be one of legs, ptd, lin, inv"),
         (lambda: S4D(2, 8, discretization="euler"), "discretization must be"),
         (lambda: S4D(2, 8, lr_scale=-1.0), "lr_scale must be non-negative"),
+        (lambda: S4D(2, 8, rel_size=float("nan")), "rel_size must be positive"),
         (lambda: S4D(2, 16, init=PTD8), "init must be a PTD of a matrix of size 16; got size 8"),
         (lambda: S4DPLR(2, 7), "must be even"),
         (lambda: S5(2, 8, blocks=3), "blocks must divide n_state = 8; got 3"),
@@ -310,7 +321,7 @@ def test_a_step_of_descent_lowers_the_loss() -> None:
         (lambda: parameter_groups(nn.Linear(1, 1), 0.0), "learning_rate must be positive"),
     ],
 )
-def test_constructors_refuse_bad_input(build: Callable[[], object], message: str) -> None:
+def test_constructors_refuse_bad_input(as_users_call_it: None, build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -347,7 +358,9 @@ def test_layers_refuse_bad_sequences(name: str) -> None:
         (torch.zeros(1, 4, 3, dtype=torch.float64), TypeError, "inputs must have the layer's dtype"),
     ],
 )
-def test_layers_refuse_wrong_shapes_and_dtypes(inputs: Tensor, error: type[Exception], message: str) -> None:
+def test_layers_refuse_wrong_shapes_and_dtypes(
+    as_users_call_it: None, inputs: Tensor, error: type[Exception], message: str
+) -> None:
     for layer in (S4D(3, 8), S5(3, 8), SequenceModel(3, 1, 1, 4, n_state=8)):
         with pytest.raises(error, match=message):
             layer(inputs)

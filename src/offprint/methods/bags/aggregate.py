@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from offprint.methods.bags.ragged import BagIndex, segment_mean
 
-Loss = Literal["squared", "log"] | Callable[[Tensor, Tensor], Tensor]
+Loss = str | Callable[[Tensor, Tensor], Tensor]
 
 
 def bag_loss(

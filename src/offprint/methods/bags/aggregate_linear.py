@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator, lsqr
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import BaseCrossValidator
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from offprint.methods.bags.aggregate import align_bags, check_rho
@@ -118,9 +118,9 @@ class AggregateLinearRegression(RegressorMixin, BaseEstimator):
         rho: float = 0.5,
         *,
         fit_intercept: bool = True,
-        solver: Literal["cholesky", "lsqr"] = "cholesky",
+        solver: str = "cholesky",
         rho_grid: ArrayLike | None = None,
-        cv: int | BaseCrossValidator = 5,
+        cv: Any = 5,
         rho_max: float = 1.0,
     ) -> None:
         self.rho = rho
@@ -130,7 +130,13 @@ class AggregateLinearRegression(RegressorMixin, BaseEstimator):
         self.cv = cv
         self.rho_max = rho_max
 
-    def fit(self, X: ArrayLike, bag_ids: ArrayLike, bag_means: ArrayLike | Mapping[Any, Any]) -> Self:
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.input_tags.sparse = self.solver == "lsqr"
+        return tags
+
+    def fit(self, X: Any, bag_ids: ArrayLike, bag_means: ArrayLike | Mapping[Any, Any]) -> AggregateLinearRegression:
         """Fit to rows, the bag of each row, and the mean response of each bag.
 
         Parameters
@@ -149,13 +155,13 @@ class AggregateLinearRegression(RegressorMixin, BaseEstimator):
         index, targets = align_bags(bag_ids, bag_means, rows.shape[0])
         return self._fit(rows, index, targets)
 
-    def predict(self, X: ArrayLike) -> Float[np.ndarray, "n *outputs"]:
+    def predict(self, X: Any) -> Float[np.ndarray, "n *outputs"]:
         """Return the prediction for each row."""
         check_is_fitted(self)
         rows = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
         return np.asarray(rows @ self.coef_.T + self.intercept_)
 
-    def _fit(self, rows: Any, index: BagIndex, targets: Array) -> Self:
+    def _fit(self, rows: Any, index: BagIndex, targets: Array) -> AggregateLinearRegression:
         check_rho(self.rho, self.rho_max)
         self.n_bags_, self.rho_ = len(targets), float(self.rho)
         if self.rho_grid is not None:
@@ -220,7 +226,7 @@ class AggregateRegressor(AggregateLinearRegression):
     Javanmard, Chen, Mirrokni, Badanidiyuru and Fu, arXiv:2401.11081, the linear model.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:  # type: ignore[override]
+    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> AggregateRegressor:  # type: ignore[override]
         """Fit to rows, each with the mean response of its bag, and the bag of each row."""
         sparse = "csr" if self.solver == "lsqr" else False
         rows, labels = validate_data(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -81,10 +80,10 @@ class AggregateNet(RegressorMixin, BaseEstimator):
     --------
     >>> X = torch.linspace(-1, 1, 40)[:, None]
     >>> bag_ids = torch.arange(40) % 20
-    >>> bag_means = RaggedBags.from_ids(3 * X + 1, bag_ids)
-    >>> targets = torch.stack([bag.mean() for bag in bag_means])
+    >>> bags = RaggedBags.from_ids(3 * X + 1, bag_ids)
+    >>> targets = torch.stack([bag.mean() for bag in bags])
     >>> _ = torch.manual_seed(0)
-    >>> net = AggregateNet(nn.Linear(1, 1), rho=0.0, n_epochs=100, learning_rate=0.3).fit(X, bag_ids, targets)
+    >>> net = AggregateNet(nn.Linear(1, 1), rho=0.0, n_epochs=150, learning_rate=0.3).fit(X, bag_ids, targets)
     >>> net.predict(torch.tensor([[0.0], [1.0]])).round(2)
     array([1., 4.], dtype=float32)
 
@@ -123,7 +122,7 @@ class AggregateNet(RegressorMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike | Tensor, bag_ids: ArrayLike | Tensor, bag_means: BagMeans) -> Self:
+    def fit(self, X: ArrayLike | Tensor, bag_ids: ArrayLike | Tensor, bag_means: BagMeans) -> AggregateNet:
         """Fit to rows, the bag of each row, and the mean response of each bag.
 
         Parameters
@@ -131,8 +130,8 @@ class AggregateNet(RegressorMixin, BaseEstimator):
         X : array or tensor, shape (n, ...)
             Floats are converted to the module's dtype, integers are passed as they are.
         bag_ids : array or tensor of int or str, shape (n,)
-        bag_means : array or tensor of shape (bags,) or shape (bags, outputs) in the sorted order of the distinct ids, or
-            mapping from id to response
+        bag_means : array or tensor of shape (bags,) or shape (bags, outputs) in the sorted order of the distinct ids,
+            or mapping from id to response
 
         Returns
         -------
@@ -249,7 +248,7 @@ class RhoSearchCV(RegressorMixin, BaseEstimator):
         estimator: Any,
         *,
         rho_grid: ArrayLike | None = None,
-        cv: int | BaseCrossValidator = 5,
+        cv: Any = 5,
         loss: Loss = "squared",
     ) -> None:
         self.estimator = estimator
@@ -257,7 +256,7 @@ class RhoSearchCV(RegressorMixin, BaseEstimator):
         self.cv = cv
         self.loss = loss
 
-    def fit(self, X: Any, bag_ids: ArrayLike | Tensor, bag_means: BagMeans) -> Self:
+    def fit(self, X: Any, bag_ids: ArrayLike | Tensor, bag_means: BagMeans) -> RhoSearchCV:
         """Search, then fit to rows, the bag of each row, and the mean response of each bag."""
         grid = np.linspace(0, 1, 11) if self.rho_grid is None else np.asarray(self.rho_grid, dtype=np.float64)
         if grid.ndim != 1 or grid.size == 0:

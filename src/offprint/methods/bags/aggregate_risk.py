@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -284,7 +284,7 @@ def optimal_bag_size(
     epsilon: float,
     sensitivity: float,
     k_max: int = 10,
-    rho: float | Literal["joint"] = "joint",
+    rho: float | str = "joint",
     delta: float = 0.0,
     rho_max: float = 1.0,
 ) -> OptimalBagSize:
@@ -356,21 +356,15 @@ def optimal_bag_size(
     return OptimalBagSize(int(sizes[chosen]), float(rhos[chosen]), float(risks[chosen]), sizes, rhos, risks)
 
 
-def _tau(
-    psi_1: Float[np.ndarray, "..."],
-    psi_2: Float[np.ndarray, "..."],
-    rho: Float[np.ndarray, "..."],
-    ridge: Float[np.ndarray, "..."],
-    solvable: Any,
-) -> Float[np.ndarray, "..."]:
+def _tau(psi_1: Any, psi_2: Any, rho: Any, ridge: Any, solvable: Any) -> Any:
     """Solve the fixed-point equation in log tau, where its left side rises from 0 through 1; 1 where it does not."""
 
     def excess(log_tau: Any, psi_1: Any, psi_2: Any, rho: Any, ridge: Any) -> Any:
         tau = np.exp(log_tau)
         return psi_1 * tau / (1 + tau) + psi_2 * rho * tau / (1 + rho * tau) + ridge * tau - 1
 
-    tau = np.ones(psi_1.shape)
-    chosen = [array[solvable] for array in (psi_1, psi_2, rho, ridge)]
+    tau = np.ones(np.shape(psi_1))
+    chosen = [np.asarray(array)[solvable] for array in (psi_1, psi_2, rho, ridge)]
     if not chosen[0].size:
         return tau
     # Every term is at most its slope at zero, so the root cannot lie below the reciprocal of their sum.
@@ -380,7 +374,7 @@ def _tau(
     return tau
 
 
-def _reason(infinite: Any, psi: Float[np.ndarray, "..."]) -> str:
+def _reason(infinite: Any, psi: Any) -> str:
     if not infinite.any():
         return ""
     where = "" if infinite.ndim == 0 else f"{int(infinite.sum())} of {infinite.size} points are infinite: "

@@ -67,7 +67,7 @@ class RaggedBags:
             raise ValueError(f"offsets must rise from 0 to {len(self.values)}, the number of rows; got {self.offsets}")
 
     @classmethod
-    def from_list(cls, bags: Sequence[Shaped[Tensor, "size ..."]]) -> RaggedBags:
+    def from_list(cls, bags: Sequence[Shaped[Tensor, "_ ..."]]) -> RaggedBags:
         """Put a list of bags, each a tensor of shape (size, ...), one after the other.
 
         Raises
@@ -124,13 +124,13 @@ class RaggedBags:
     def __len__(self) -> int:
         return self.n_bags
 
-    def __getitem__(self, bag: int) -> Shaped[Tensor, "size ..."]:
+    def __getitem__(self, bag: int) -> Shaped[Tensor, "_ ..."]:
         if not -self.n_bags <= bag < self.n_bags:
             raise IndexError(f"bag must be in [0, {self.n_bags}); got {bag}")
         bag %= self.n_bags
         return self.values[int(self.offsets[bag]) : int(self.offsets[bag + 1])]
 
-    def __iter__(self) -> Iterator[Shaped[Tensor, "size ..."]]:
+    def __iter__(self) -> Iterator[Shaped[Tensor, "_ ..."]]:
         return iter(torch.split(self.values, self.sizes.tolist()))
 
     def take(self, bags: Int[Tensor, " chosen"] | Sequence[int]) -> RaggedBags:

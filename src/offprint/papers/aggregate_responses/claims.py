@@ -95,13 +95,15 @@ def theory_matches_simulation(run: Run) -> Measurement:
     sizes: list[int] = run.pick(smoke=[3], quick=[3], full=[2, 3, 5])
     rhos = np.linspace(0, 1, 11)
     worst = np.zeros((len(psis), len(sizes)))
-    bias, variance = [], []
+    bias, variance, noise = [], [], []
     settings = [(psi, k) for psi in psis for k in sizes]
     for stream, (psi, k) in enumerate(run.track(settings, "simulating")):
         kept = rhos if psi > k else rhos[1:]
         simulated = simulate(run, d, psi, k, kept, n_sets, stream)
         theory = asymptotic_risk(simulated.psi, k, kept)
-        error = np.abs(theory.total / simulated.risk().mean(0) - 1)
+        risks = simulated.risk()
+        error = np.abs(theory.total / risks.mean(0) - 1)
+        noise.append((risks.std(0, ddof=1) / np.sqrt(n_sets) / risks.mean(0)).max())
         worst[psis.index(psi), sizes.index(k)] = error.max()
         if psi == 5:
             bias += _theory_and_dots(f"k = {k}", kept, theory.bias2, _squared(simulated.bias).mean(0))
@@ -112,7 +114,11 @@ def theory_matches_simulation(run: Run) -> Measurement:
         HeatMap("bag size k", "rows per feature psi", "largest relative error", sizes, psis, worst.tolist()),
         caption=f"Lines: theory. Dots: mean over {n_sets} simulated data sets with d = {d}.",
     )
-    return Measurement(float(worst.max()))
+    return Measurement(
+        float(worst.max()),
+        note=f"The mean over {n_sets} data sets has itself a standard error of up to {100 * max(noise):.1f} %, and the "
+        f"worst of {worst.size * len(rhos)} points is taken: an exact theory would miss by about twice that.",
+    )
 
 
 @measures("interpolation-beats-both-losses")
@@ -237,7 +243,10 @@ def works_beyond_linear_models(run: Run) -> Measurement:
         max(against_better),
         baseline=max(ridges),
         also={"against-the-worse-loss": max(against_worse)},
-        note=f"Baseline: linear ridge regression on bag means, penalty validated among {N_FITS} values as rho is.",
+        note=(
+            f"Against the better loss: diabetes {against_better[0]:.3f}, Friedman-1 {against_better[1]:.3f}. Baseline: "
+            f"linear ridge regression on bag means, penalty validated among {N_FITS} values as rho is."
+        ),
     )
 
 
@@ -353,7 +362,7 @@ def _regression_splits(run: Run) -> Iterator[tuple[str, Split, Recipe]]:
 
     n_epochs = run.pick(smoke=1, quick=20, full=20)
     yield "diabetes", draw(*load_diabetes(return_X_y=True)), Recipe(run.seed, n_epochs)
-    n = run.pick(smoke=500, quick=5000, full=5000)
+    n = run.pick(smoke=200, quick=5000, full=5000)
     rows, labels = make_friedman1(n, n_features=10, noise=1.0, random_state=run.seed)
     # There are bags enough here for a single validation set to tell weights apart.
     held_out = ShuffleSplit(1, test_size=0.2, random_state=run.seed)

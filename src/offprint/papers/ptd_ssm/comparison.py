@@ -66,7 +66,7 @@ class Plan:
 def builders(setting: Setting) -> dict[str, Build]:
     """Return, by name, what builds each model of a comparison from a learning rate and a generator."""
     ptd = shared_ptd(setting.n_state, setting.max_iter)
-    random = perturb_then_diagonalize(hippo_legs(setting.n_state)[0], LAYER_SIZE, method="ginibre")
+    random = shared_ptd(setting.n_state, setting.max_iter, "ginibre")
     return {
         "S4-PTD": state_space(setting, "s4d", init=ptd),
         "S4D": state_space(setting, "s4d", init="legs"),
@@ -81,9 +81,9 @@ def builders(setting: Setting) -> dict[str, Build]:
 
 
 @cache
-def shared_ptd(n_state: int, max_iter: int) -> PTD:
+def shared_ptd(n_state: int, max_iter: int, method: Literal["optimize", "ginibre"] = "optimize") -> PTD:
     """Return the perturbed HiPPO-LegS matrix that all PTD layers of a comparison start from."""
-    return perturb_then_diagonalize(hippo_legs(n_state)[0], LAYER_SIZE, max_iter=max_iter)
+    return perturb_then_diagonalize(hippo_legs(n_state)[0], LAYER_SIZE, method=method, max_iter=max_iter)
 
 
 def state_space(setting: Setting, layer: Literal["s4d", "s5", "s4dplr"], **options: Any) -> Build:
@@ -143,7 +143,7 @@ def best_of(run: Run, label: str, build: Build, splits: Splits, plan: Plan) -> S
             splits.train,
             n_epochs=plan.n_epochs,
             batch_size=plan.batch_size,
-            optimizer=torch.optim.AdamW(parameter_groups(model, rate, weight_decay=0.01)),
+            optimizer=torch.optim.AdamW(parameter_groups(model, rate, weight_decay=0.01), fused=True),
             schedule="cosine",
             generator=run.seed,
             progress=partial(_report, run, f"{label}, learning rate {rate:g}"),

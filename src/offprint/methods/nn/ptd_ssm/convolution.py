@@ -61,7 +61,9 @@ class Convolution(nn.Module):
         """Return the parameters that set the dynamics, which are trained gently and without weight decay."""
 
     @abstractmethod
-    def frequency_response(self, omega: Tensor) -> Complex[Tensor, "frequencies channels d_model"]:
+    def frequency_response(
+        self, omega: Float[Tensor, "frequencies *systems"]
+    ) -> Complex[Tensor, "frequencies channels d_model"]:
         """Return the response to exp(i omega t) with omega in radians per sample, D included."""
 
     @abstractmethod
@@ -139,7 +141,8 @@ def log_uniform(shape: tuple[int, ...], delta_range: DeltaRange, generator: torc
     low, high = delta_range
     if not 0 < low <= high < math.inf:
         raise ValueError(f"delta_range must be two positive numbers, low ≤ high; got {delta_range}")
-    return torch.rand(shape, generator=generator) * math.log(high / low) + math.log(low)
+    # Double precision, so that a range of no width is met exactly.
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * math.log(high / low) + math.log(low)
 
 
 def real_dtype(dtype: torch.dtype | None) -> torch.dtype:

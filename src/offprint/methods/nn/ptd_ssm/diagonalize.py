@@ -150,19 +150,20 @@ def perturb_then_diagonalize(
     path = None if cache_dir is None else Path(cache_dir) / f"ptd-{_key(matrix, settings)}.npz"
     if path is not None and path.exists():
         with np.load(path) as kept:
-            return _diagonalize(matrix, kept["E"], int(kept["n_iter"]), stable)
+            return _warned(_diagonalize(matrix, kept["E"], int(kept["n_iter"])), stable)
     limit = margin if stable else None
     budget = rel_size * float(np.linalg.norm(matrix, 2))
-    E, n_iter = _within(matrix, _ginibre(matrix, seed), budget, limit), 0
+    E = _within(matrix, _ginibre(matrix, seed), budget, limit)
+    result = _diagonalize(matrix, E, 0)
     if method == "optimize":
         E, n_iter = _descend(matrix, E, budget, gamma, limit, max_iter, learning_rate)
-    result = _diagonalize(matrix, E, n_iter, stable)
+        result = _diagonalize(matrix, E, n_iter)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(partial, E=E, n_iter=n_iter)
+        np.savez(partial, E=result.E, n_iter=result.n_iter)
         partial.replace(path)
-    return result
+    return _warned(result, stable)
 
 
 def _descend(
@@ -184,8 +185,9 @@ def _descend(
         violation = real.new_zeros(()) if limit is None else (torch.relu(real + limit) ** 2).sum()
         if value.item() < best and violation.item() == 0:
             best, best_E = value.item(), E.detach().numpy().copy()
-        # The logarithm makes the step sizes of both terms comparable when no trade-off with ‖E‖ is asked for.
-        loss = (value if gamma is not None else value.log()) + violation
+        # The logarithm has the same minimiser; it puts the two terms on one scale, and keeps the gradient through the
+        # eigenvectors accurate where they are nearly dependent.
+        loss = value.log() + violation
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if E.grad is None or not bool(torch.isfinite(E.grad).all()):
@@ -239,7 +241,7 @@ def _within(A: Matrix, direction: Matrix, budget: float, limit: float | None) ->
     return perturbation(low)
 
 
-def _diagonalize(A: Matrix, E: Matrix, n_iter: int, stable: bool) -> PTD:
+def _diagonalize(A: Matrix, E: Matrix, n_iter: int) -> PTD:
     Lambda, V = np.linalg.eig(A + E)
     order = np.lexsort((Lambda.real, -Lambda.imag))
     Lambda, V = Lambda[order].astype(np.complex128), V[:, order].astype(np.complex128)
@@ -252,9 +254,6 @@ def _diagonalize(A: Matrix, E: Matrix, n_iter: int, stable: bool) -> PTD:
         )
     Vinv = np.linalg.inv(V)
     size = np.linalg.norm(A, 2)
-    max_real = float(Lambda.real.max())
-    if not stable and max_real >= 0:
-        warnings.warn(f"A + E is not stable: its largest real part is {max_real:.3g}", UserWarning, stacklevel=3)
     return PTD(
         Lambda=Lambda,
         V=V,
@@ -263,9 +262,15 @@ def _diagonalize(A: Matrix, E: Matrix, n_iter: int, stable: bool) -> PTD:
         cond=float(sigma[0] / sigma[-1]),
         norm_ratio=float(np.linalg.norm(E, 2) / size),
         residual=float(np.linalg.norm(A + E - (V * Lambda) @ Vinv, 2) / size),
-        max_real=max_real,
+        max_real=float(Lambda.real.max()),
         n_iter=n_iter,
     )
+
+
+def _warned(result: PTD, stable: bool) -> PTD:
+    if not stable and result.max_real >= 0:
+        warnings.warn(f"A + E is not stable: its largest real part is {result.max_real:.3g}", UserWarning, stacklevel=3)
+    return result
 
 
 def _square(name: str, A: ArrayLike) -> Matrix:

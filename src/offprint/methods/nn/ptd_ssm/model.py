@@ -62,7 +62,8 @@ class SequenceModel(nn.Module):
 
     Examples
     --------
-    >>> model = SequenceModel(1, 10, n_layers=2, d_model=8, layer="s4d", n_state=16, init="ptd")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> model = SequenceModel(1, 10, n_layers=2, d_model=8, layer="s4d", n_state=16, init="legs", generator=generator)
     >>> model(torch.zeros(5, 64, 1)).shape
     torch.Size([5, 10])
 

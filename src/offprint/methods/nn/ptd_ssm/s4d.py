@@ -73,7 +73,9 @@ class S4D(Convolution):
 
     Examples
     --------
-    >>> layer = S4D(d_model=4, n_state=16, init="ptd", generator=torch.Generator().manual_seed(0))
+    >>> from offprint.methods.nn.ptd_ssm import hippo_legs, perturb_then_diagonalize
+    >>> ptd = perturb_then_diagonalize(hippo_legs(16)[0], rel_size=1e-2, max_iter=20)
+    >>> layer = S4D(d_model=4, n_state=16, init=ptd, generator=torch.Generator().manual_seed(0))
     >>> layer(torch.zeros(2, 100, 4)).shape, layer.kernel(100).shape
     (torch.Size([2, 100, 4]), torch.Size([1, 4, 100]))
     >>> outputs, state = layer.step(torch.ones(2, 4), layer.initial_state(2))
@@ -174,7 +176,9 @@ class S4D(Convolution):
         """Return the parameters that set the dynamics."""
         return [self.log_decay, self.frequency, self.log_delta, self.B]
 
-    def frequency_response(self, omega: Tensor) -> Complex[Tensor, "frequencies channels d_model"]:
+    def frequency_response(
+        self, omega: Float[Tensor, "frequencies *systems"]
+    ) -> Complex[Tensor, "frequencies channels d_model"]:
         """Return the response to exp(i omega t), D included.
 
         Parameters
@@ -188,9 +192,9 @@ class S4D(Convolution):
         """
         decay, phase, B_bar = self.discretized()
         A_bar = torch.polar(decay.exp(), phase)
-        z = torch.polar(torch.ones_like(omega), omega).reshape(len(omega), 1, -1, 1)
-        C = torch.view_as_complex(self.C)
-        both = C * B_bar / (z - A_bar) + (C * B_bar).conj() / (z - A_bar.conj())
+        delay = torch.polar(torch.ones_like(omega), -omega).reshape(len(omega), 1, -1, 1)
+        weight = torch.view_as_complex(self.C) * B_bar
+        both = weight / (1 - delay * A_bar) + weight.conj() / (1 - delay * A_bar.conj())
         return both.sum(-1) + self.D
 
     def resonances(self) -> tuple[Float[Tensor, "d_model modes"], Float[Tensor, "d_model modes"]]:
@@ -212,6 +216,8 @@ class Modes:
 def initial_modes(n_state: int, init: Init | PTD, rel_size: float, cache_dir: str | os.PathLike[str] | None) -> Modes:
     """Return the modes that an initialisation starts from, all strictly stable."""
     check_even("n_state", n_state)
+    if not 0 < rel_size < math.inf:
+        raise ValueError(f"rel_size must be positive and finite; got {rel_size}")
     if init == "ptd":
         init = perturb_then_diagonalize(hippo_legs(n_state)[0], rel_size, cache_dir=cache_dir)
     if isinstance(init, str):

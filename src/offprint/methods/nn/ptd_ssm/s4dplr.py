@@ -151,7 +151,9 @@ class S4DPLR(Convolution):
         """Return the parameters that set the dynamics."""
         return [self.log_decay, self.frequency, self.log_delta, self.B, self.p]
 
-    def frequency_response(self, omega: Tensor) -> Complex[Tensor, "frequencies channels d_model"]:
+    def frequency_response(
+        self, omega: Float[Tensor, "frequencies *systems"]
+    ) -> Complex[Tensor, "frequencies channels d_model"]:
         """Return the response to exp(i omega t), D included.
 
         Parameters
@@ -164,10 +166,12 @@ class S4DPLR(Convolution):
         complex tensor, shape (frequencies, channels, d_model)
         """
         A_bar, B_bar = self.discretized()
-        z = torch.polar(torch.ones_like(omega), omega).reshape(len(omega), -1, 1, 1)
+        delay = torch.polar(torch.ones_like(omega), -omega).reshape(len(omega), -1, 1, 1)
         identity = torch.eye(self.n_state, dtype=A_bar.dtype, device=A_bar.device)
-        state = torch.linalg.solve(z * identity - A_bar, B_bar.to(z.dtype).expand(len(omega), -1, -1)[..., None])
-        response: Tensor = (self.C.to(z.dtype) * state[:, None, ..., 0]).sum(-1) + self.D
+        state = torch.linalg.solve(
+            identity - delay * A_bar, B_bar.to(delay.dtype).expand(len(omega), -1, -1)[..., None]
+        )
+        response: Tensor = (self.C.to(delay.dtype) * state[:, None, ..., 0]).sum(-1) + self.D
         return response
 
     def resonances(self) -> tuple[Float[Tensor, "d_model modes"], Float[Tensor, "d_model modes"]]:

@@ -60,7 +60,9 @@ class S5(nn.Module):
 
     Examples
     --------
-    >>> layer = S5(d_model=4, n_state=16, init="ptd", blocks=2)
+    >>> from offprint.methods.nn.ptd_ssm import hippo_legs, perturb_then_diagonalize
+    >>> ptd = perturb_then_diagonalize(hippo_legs(8)[0], rel_size=1e-2, max_iter=20)
+    >>> layer = S5(d_model=4, n_state=16, init=ptd, blocks=2, generator=torch.Generator().manual_seed(0))
     >>> layer(torch.zeros(2, 100, 4)).shape
     torch.Size([2, 100, 4])
 
@@ -215,10 +217,10 @@ class S5(nn.Module):
         complex tensor, shape (frequencies, outputs, inputs)
         """
         A_bar, B_bar = self.discretized()
-        z = torch.polar(torch.ones_like(omega), omega)[:, None]
+        delay = torch.polar(torch.ones_like(omega), -omega)[:, None]
         C = torch.view_as_complex(self.C)
-        upper = (C / (z - A_bar)[:, None]) @ B_bar
-        lower = (C.conj() / (z - A_bar.conj())[:, None]) @ B_bar.conj()
+        upper = (C / (1 - delay * A_bar)[:, None]) @ B_bar
+        lower = (C.conj() / (1 - delay * A_bar.conj())[:, None]) @ B_bar.conj()
         return upper + lower + torch.diag(self.D)
 
     def resonances(self) -> tuple[Float[Tensor, "1 modes"], Float[Tensor, "1 modes"]]:

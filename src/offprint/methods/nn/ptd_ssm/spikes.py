@@ -147,15 +147,16 @@ def response_distance(first: Convolution | S5, second: Convolution | S5) -> Resp
             f"{tuple(second.D.shape)}"
         )
     grid = torch.cat((_grid(first), _grid(second))).sort(0).values
+    steps = torch.linspace(0, 1, 21, dtype=grid.dtype, device=grid.device)[:, None]
+    top, where = torch.zeros_like(grid[0]), grid[0]
     for _ in range(8):
-        gain = _gain(first, grid, second)
-        best = gain.argmax(0)
-        low = grid.gather(0, (best - 1).clamp(min=0)[None])
-        high = grid.gather(0, (best + 1).clamp(max=len(grid) - 1)[None])
-        steps = torch.linspace(0, 1, 21, dtype=grid.dtype, device=grid.device)[:, None]
-        top, where = gain.max(0).values, grid.gather(0, best[None])[0]
-        # The current best stays on the grid, so that refinement never loses ground.
-        grid = torch.cat((low + (high - low) * steps, where[None])).sort(0).values
+        gain, best = _gain(first, grid, second).max(0)
+        spot = grid.gather(0, best[None])
+        top, where = torch.maximum(top, gain), torch.where(gain > top, spot[0], where)
+        # The grids of both layers share points, so the neighbours are the nearest distinct ones.
+        low = torch.where(grid < spot, grid, LOWEST).amax(0)
+        high = torch.where(grid > spot, grid, math.pi).amin(0)
+        grid = low + (high - low) * steps
     feature = int(top.argmax())
     return ResponseDistance(float(top[feature]), float(where[feature]), None if isinstance(first, S5) else feature)
 

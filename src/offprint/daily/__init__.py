@@ -1,0 +1,1 @@
+"""The daily page: the papers of a day, what they claim, what was measured, and Run. Needs the extra ``daily``."""

@@ -1,0 +1,159 @@
+"""The papers that readers find: records brought into the database, and the days that list them."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from offprint.papers import Record, records
+from offprint.store import Database, Listing, Paper
+
+BATCH = 200
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day's list, with the nearest days before and after it that have one."""
+
+    date: datetime.date
+    papers: tuple[Paper, ...]
+    previous: datetime.date | None
+    next: datetime.date | None
+
+
+def title_key(title: str) -> str:
+    """Return what two spellings of a title share: its letters and digits, without case or accents.
+
+    Examples
+    --------
+    >>> title_key("PFGM++: Unlocking the Potential") == title_key("Pfgm++ — unlocking  the potential")
+    True
+    """
+    plain = unicodedata.normalize("NFKD", title).casefold()
+    return re.sub(r"[\W_]+", "", plain)
+
+
+def load_records(database: Database, found: Iterable[Record] | None = None) -> int:
+    """Bring records into the database, each listed on its day, and return how many there are. Twice changes nothing.
+
+    A record takes over the row that an import may have made of its paper: the one with its arXiv id, its slug, or its
+    title. What only an import knows (the abstract, the place on the page of the day) stays.
+
+    Parameters
+    ----------
+    database : Database
+    found : iterable of Record, optional
+        All on record when left out.
+    """
+    waiting = iter(records().values() if found is None else found)
+    total = 0
+    with database.session() as session:
+        while batch := list(islice(waiting, BATCH)):
+            total += len(batch)
+            known = _Known(session, batch)
+            for record in batch:
+                paper = known.paper(record)
+                _update(paper, record)
+                if all(listing.day != record.day for listing in paper.listings):
+                    paper.listings.append(Listing(day=record.day, position=next_position(session, record.day)))
+                session.flush()
+    return total
+
+
+def newest_day(session: Session) -> datetime.date | None:
+    """Return the last day that lists a paper, or ``None`` when there is none."""
+    return session.scalar(select(func.max(Listing.day)))
+
+
+def day(session: Session, date: datetime.date) -> Day | None:
+    """Return a day's list in its order, or ``None`` when nothing is listed on that day."""
+    listed = select(Paper).join(Listing).where(Listing.day == date).order_by(Listing.position, Listing.id)
+    papers = tuple(session.scalars(listed))
+    if not papers:
+        return None
+    before = session.scalar(select(func.max(Listing.day)).where(Listing.day < date))
+    after = session.scalar(select(func.min(Listing.day)).where(Listing.day > date))
+    return Day(date, papers, before, after)
+
+
+def find(session: Session, name: str) -> Paper | None:
+    """Return the paper that an address names: by slug, by arXiv id, or by number for one that has neither."""
+    paper = session.scalar(select(Paper).where(or_(Paper.slug == name, Paper.arxiv == name)))
+    if paper is None and re.fullmatch(r"[1-9]\d{0,8}", name):
+        return session.get(Paper, int(name))
+    return paper
+
+
+def address(paper: Paper) -> str:
+    """Return the path of a paper's page: the shortest name it has."""
+    return f"/papers/{paper.slug or paper.arxiv or paper.id}"
+
+
+def next_position(session: Session, date: datetime.date) -> int:
+    """Return the place after the last on a day's list."""
+    last = session.scalar(select(func.max(Listing.position)).where(Listing.day == date))
+    return 0 if last is None else last + 1
+
+
+class _Known:
+    """The rows that a batch of records may be about, found with one query."""
+
+    def __init__(self, session: Session, batch: Sequence[Record]) -> None:
+        self.session = session
+        wanted = or_(
+            Paper.arxiv.in_([record.arxiv for record in batch]),
+            Paper.slug.in_([record.slug for record in batch]),
+            Paper.title_key.in_([title_key(record.title) for record in batch]),
+        )
+        self.rows = list(session.scalars(select(Paper).where(wanted).order_by(Paper.id)))
+
+    def paper(self, record: Record) -> Paper:
+        """Return the record's row, with every other row about the same paper merged into it, or a new one."""
+        matches = list(dict.fromkeys(self._matches(record)))
+        if not matches:
+            paper = Paper()
+            self.session.add(paper)
+            self.rows.append(paper)
+            return paper
+        first, *others = matches
+        for other in others:
+            _absorb(first, other)
+            self.session.delete(other)
+            self.rows.remove(other)
+        # Before the slug and arXiv id are written, so that none is taken twice.
+        self.session.flush()
+        return first
+
+    def _matches(self, record: Record) -> Iterator[Paper]:
+        key = title_key(record.title)
+        yield from (row for row in self.rows if row.slug == record.slug)
+        yield from (row for row in self.rows if row.arxiv == record.arxiv and row.slug is None)
+        yield from (row for row in self.rows if row.title_key == key and row.arxiv is None and row.slug is None)
+
+
+def _update(paper: Paper, record: Record) -> None:
+    """Write what the record says. SQLAlchemy sends only what differs."""
+    paper.slug, paper.arxiv, paper.title, paper.title_key = (
+        record.slug,
+        record.arxiv,
+        record.title,
+        title_key(record.title),
+    )
+    paper.summary, paper.family, paper.year, paper.venue = record.summary, record.family, record.year, record.venue
+    paper.code = record.code
+    if paper.authors != list(record.authors):
+        paper.authors = list(record.authors)
+
+
+def _absorb(kept: Paper, other: Paper) -> None:
+    """Move what only ``other`` has to ``kept``."""
+    kept.abstract = kept.abstract or other.abstract
+    days = {listing.day for listing in kept.listings}
+    kept.listings.extend([listing for listing in list(other.listings) if listing.day not in days])

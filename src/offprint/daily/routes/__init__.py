@@ -1,0 +1,1 @@
+"""What the site answers: pages, runs, and the files that go with them."""
