@@ -22,7 +22,7 @@ INK = "#797979"
 """Text and axes: a grey with the same contrast, above 4.2, on white and on near-black."""
 
 COLOURS = ("#3b82c4", "#cc6a1e", "#3a9d6e", "#c2538f", "#8c7ae6", "#a0862a", "#1f93a6", "#c94f4f")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
