@@ -15,15 +15,23 @@ from own_papers import method
 from own_papers.family import exported
 
 
+START = 1
+OTHER: float = 2
+
+
+def twice(x):
+    return method.double(x)
+
+
 @measures("first")
 def first(run):
     from own_papers.late import something
-    return Measurement(method.double(1))
+    return Measurement(twice(START))
 
 
 @measures("second")
 def second(run):
-    return Measurement(2)
+    return Measurement(OTHER + exported)
 """
 FILES = {
     "method.py": "def double(x):\n    '''Twice x.'''\n    return 2 * x\n",
@@ -60,15 +68,18 @@ def changes(paper: Record, file: str, old: str, new: str) -> tuple[bool, bool]:
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("method.py", "2 * x", "x + x", (True, True)),
+        ("method.py", "2 * x", "x + x", (True, False)),
         ("method.py", "Twice x.", "x, twice.", (False, False)),
         ("method.py", "return", "# a comment\n    return", (False, False)),
         ("method.py", "double(x)", "double(x: int) -> int", (False, False)),
-        ("method.py", "double(x)", "double(x=1)", (True, True)),
+        ("method.py", "double(x)", "double(x=1)", (True, False)),
         ("late.py", "1", "2", (True, False)),
         ("unrelated.py", "1", "2", (False, False)),
-        ("claims.py", "Measurement(2)", "Measurement(3)", (False, True)),
-        ("family/deep.py", "1", "2", (True, True)),
+        ("claims.py", "Measurement(OTHER", "Measurement(1 + OTHER", (False, True)),
+        ("claims.py", "OTHER: float = 2", "OTHER: float = 3", (False, True)),
+        ("claims.py", "START = 1", "START = 3", (True, False)),
+        ("claims.py", "method.double(x)", "method.double(x) + 1", (True, False)),
+        ("family/deep.py", "1", "2", (False, True)),
         ("family/other.py", "1", "2", (False, False)),
     ],
 )

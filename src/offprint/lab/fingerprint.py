@@ -17,7 +17,7 @@ def fingerprint(paper: Record, claim_id: str) -> str:
 
     Imports are followed from the paper's ``claims.py`` through offprint and the paper's own package, without running
     anything. Through a package's ``__init__`` only the names asked for are followed. Comments, layout, docstrings and
-    the types of arguments do not count, nor do the functions that measure the paper's other claims.
+    the types of arguments do not count, nor does whatever ``claims.py`` has for the paper's other claims only.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def fingerprint(paper: Record, claim_id: str) -> str:
         If the paper has no ``claims.py``.
     """
     start = f"{paper.package}.claims"
-    tree = _without_other_claims(_parse(paper.folder / "claims.py"), claim_id)
+    tree = _only_what_it_uses(_parse(paper.folder / "claims.py"), claim_id)
     roots = {"offprint", paper.package.split(".")[0]}
     seen: dict[str, str] = {start: _meaning(tree)}
     waiting = list(_imports(tree, start, is_package=False))
@@ -119,17 +119,37 @@ def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def _without_other_claims(tree: ast.Module, claim_id: str) -> ast.Module:
-    def measures_another(node: ast.stmt) -> bool:
-        decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
-        bound = [
-            ast.literal_eval(call.args[0])
-            for call in decorators
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "measures"
-        ]
-        return bool(bound) and claim_id not in bound
+def _only_what_it_uses(tree: ast.Module, claim_id: str) -> ast.Module:
+    """Keep the function that measures the claim, and of the file's other statements those it uses by name."""
+    kept = [node for node in tree.body if _measures(node) == claim_id or not _bound_by(node)]
+    offered = [(node, _bound_by(node)) for node in tree.body if _measures(node) is None]
+    used: set[str] = set()
+    new = kept
+    while new:
+        used |= {name.id for node in new for name in ast.walk(node) if isinstance(name, ast.Name)}
+        new = [node for node, bound in offered if bound & used and node not in kept]
+        kept = kept + new
+    return ast.Module([node for node in tree.body if node in kept], [])
 
-    return ast.Module([node for node in tree.body if not measures_another(node)], [])
+
+def _measures(node: ast.stmt) -> str | None:
+    """Return the id of the claim that a statement defines the function of."""
+    for call in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "measures":
+            return str(ast.literal_eval(call.args[0]))
+    return None
+
+
+def _bound_by(node: ast.stmt) -> set[str]:
+    """Return the names that a statement at the top of a file binds; none where it may do more than bind."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        return set() if "*" in names else names
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
+    return set()
 
 
 def _meaning(tree: ast.Module) -> str:
