@@ -18,6 +18,7 @@ import pytest
 
 selenium = pytest.importorskip("selenium", reason="pip install 'offprint[e2e]'")
 
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver import Chrome, ChromeOptions  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -106,7 +107,8 @@ def browse(tmp_path: Path) -> Iterator[Callable[..., Chrome]]:
 
 
 def wait(browser: Chrome, condition: Callable[[Chrome], Any], seconds: float = 60) -> Any:
-    return WebDriverWait(browser, seconds, poll_frequency=0.1).until(condition)
+    replaced = [StaleElementReferenceException]  # events may put in a new part between finding and reading it
+    return WebDriverWait(browser, seconds, poll_frequency=0.1, ignored_exceptions=replaced).until(condition)
 
 
 def text(browser: Chrome, selector: str) -> str:

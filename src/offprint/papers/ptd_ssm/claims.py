@@ -254,7 +254,9 @@ def long_range_accuracy_not_worse(run: Run) -> Measurement:
     for task_name, make in tasks.items():
         task = make(run)
         chosen = builders(replace(task.setting, n_layers=run.pick(smoke=1, quick=2, full=2), max_iter=iterations(run)))
-        for name in ("S4-PTD", "S4D") if run.scale in ("smoke", "quick") else ("S4-PTD", "S4D", "S5-PTD", "S5"):
+        # At length 1,000 the scans of S5 would cost more than all the rest.
+        with_s5 = run.scale == "paper" or (run.scale == "full" and task_name != "adding")
+        for name in ("S4-PTD", "S4D", "S5-PTD", "S5") if with_s5 else ("S4-PTD", "S4D"):
             model = best_of(run, f"{task_name}, {name}", chosen[name], task.splits, task.plan)
             scores.setdefault(name, {})[task_name] = 100 * task.score(
                 predict(model, task.splits.test[0]), task.splits.test[1]
@@ -263,7 +265,10 @@ def long_range_accuracy_not_worse(run: Run) -> Measurement:
         Panel(
             "task",
             "test accuracy (%)",
-            [Series(name, list(values), list(values.values()), "bars") for name, values in scores.items()],
+            [
+                Series(name, list(tasks), [values.get(task, np.nan) for task in tasks], "bars")
+                for name, values in scores.items()
+            ],
         ),
         caption="Accuracy on three synthetic long-range tasks.",
     )
