@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from offprint.lab import fingerprint
-from offprint.lab.fingerprint import _locate, _reexported
+from offprint.lab.fingerprint import _locate, _read, _reexported
 from offprint.papers import Record
 
 CODE = """
@@ -96,4 +96,7 @@ def test_the_code_of_offprint_counts_as_well(paper: Record, monkeypatch: pytest.
 
     before = fingerprint(paper, "first")
     monkeypatch.setattr(Path, "read_text", patched)
-    assert fingerprint(paper, "first") != before
+    _read.cache_clear()
+    changed = fingerprint(paper, "first")
+    _read.cache_clear()
+    assert changed != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -135,10 +136,20 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for level in panel.levels:
         _draw_level(axes, level)
     _label(axes, panel)
+    _thin_log_ticks(axes)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if len(unique) > 1:
         axes.legend(unique.values(), unique.keys())
+
+
+def _thin_log_ticks(axes: Axes) -> None:
+    """Label only the powers of ten where a logarithmic axis spans one or more of them: the rest would overlap."""
+    from matplotlib.ticker import NullFormatter
+
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if axis.get_scale() == "log" and low > 0 and math.floor(math.log10(high)) > math.floor(math.log10(low)):
+            axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_points(axes: Axes, series: Series, colour: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from offprint.papers import Record
+
+_PARSING = threading.Lock()
+"""Python 3.11's parser counts its recursion in one place for all threads, and then fails on sound code."""
 
 
 def fingerprint(paper: Record, claim_id: str) -> str:
@@ -40,13 +44,20 @@ def fingerprint(paper: Record, claim_id: str) -> str:
             continue
         for name, path in _reached(module, names):
             if name not in seen:
-                code = _parse(path)
-                seen[name] = _meaning(code)
-                waiting += _imports(code, name, is_package=path.stem == "__init__")
+                seen[name], imported = _read(name, path, path.stat().st_mtime_ns)
+                waiting += imported
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(f"{name}\0{seen[name]}\0".encode())
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=4096)
+def _read(module: str, path: Path, changed_at: int) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Return what a file means and what it imports; read again only when it has changed."""
+    tree = _parse(path)
+    imported = tuple(_imports(tree, module, is_package=path.stem == "__init__"))
+    return _meaning(tree), imported
 
 
 def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -116,7 +127,8 @@ def _module_name(package: Path) -> str:
 
 
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    with _PARSING:
+        return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def _only_what_it_uses(tree: ast.Module, claim_id: str) -> ast.Module:

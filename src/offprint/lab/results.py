@@ -95,6 +95,7 @@ def claim_json(claim: ClaimResult, figure: str | None = None) -> dict[str, Any]:
         "expected": claim.claim.criteria(claim.scale)[0].expect.text,
         "value": first and first.value,
         "interval": first and list(first.interval),
+        "own_verdict": first and first.verdict,
         "baseline": claim.baseline,
         "reported": claim.claim.reported,
         "also": [

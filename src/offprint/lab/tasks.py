@@ -89,8 +89,9 @@ def plan(
         return [claim for claim in paper.claims if claim.id in bound and (claims is None or claim.id in claims)]
 
     return [
-        Task(paper.slug, claim.id, scale, seed, fingerprint(paper, claim.id), device, claim.needs)
+        Task(paper.slug, claim.id, scale, seed, version, device, claim.needs)
         for paper in papers
         for claim in wanted(paper)
+        for version in [fingerprint(paper, claim.id)]
         for seed in range(seeds or claim.n_seeds(scale))
     ]
