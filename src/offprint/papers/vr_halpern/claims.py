@@ -64,7 +64,7 @@ def gain_grows_like_root_n(run: Run) -> Measurement:
         ),
         where_reduction_does_not_pay(run),
         caption="Left, middle: the saving grows with n where single components are as smooth as their mean. "
-        "Right: least squares whose single rows are eight times as rough as their mean, where it is a loss.",
+        "Right: least squares whose single rows are much rougher than their mean, where it is a loss.",
     )
     note = "savings " + ", ".join(f"{ratio:.2f} at n = {n}" for n, ratio in zip(sizes, saving, strict=True))
     if run.scale in ("smoke", "quick"):
