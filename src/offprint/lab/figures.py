@@ -23,6 +23,9 @@ INK = "#797979"
 """Text and axes: a grey with the same contrast, above 4.2, on white and on near-black."""
 
 COLOURS = ("#3b82c4", "#cc6a1e", "#3a9d6e", "#c2538f", "#8c7ae6", "#a0862a", "#1f93a6", "#c94f4f")
+MOST_INSIDE = 5
+"""Entries of a legend that stands within its axes; a longer one stands beside them."""
+
 STYLE: Any = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -86,7 +89,11 @@ def draw(figure: Figure, suffix: Literal["svg", "png"], *, title: str = "") -> b
     columns = min(3, len(figure.panels))
     rows = -(-len(figure.panels) // columns)
     with mpl.rc_context(STYLE):
-        canvas = Canvas(figsize=(max(5.6, 4.4 * columns), 3.6 * rows + 0.5), layout="constrained")
+        aside = (
+            2.0 if any(isinstance(panel, Panel) and _n_names(panel) > MOST_INSIDE for panel in figure.panels) else 0.0
+        )
+        size = (max(5.6, (4.4 + aside) * columns), 3.6 * rows + 0.5)
+        canvas = Canvas(figsize=size, layout="constrained")
         FigureCanvasAgg(canvas)
         for place, panel in enumerate(figure.panels, start=1):
             axes = canvas.add_subplot(rows, columns, place)
@@ -140,7 +147,13 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if len(unique) > 1:
-        axes.legend(unique.values(), unique.keys())
+        # A long legend would cover what it explains.
+        aside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(unique) > MOST_INSIDE else {}
+        axes.legend(unique.values(), unique.keys(), **aside)
+
+
+def _n_names(panel: Panel) -> int:
+    return len({series.name for series in panel.series}) + len(panel.levels)
 
 
 def _thin_log_ticks(axes: Axes) -> None:
