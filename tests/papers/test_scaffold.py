@@ -25,7 +25,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "checkout"
     ignored = shutil.ignore_patterns("__pycache__", ".mypy_cache", ".pytest_cache")
     shutil.copytree(ROOT / "src", root / "src", ignore=ignored)
-    shutil.copytree(ROOT / "tests" / "contract", root / "tests" / "contract", ignore=ignored)
+    for folder in ("contract", "support"):
+        shutil.copytree(ROOT / "tests" / folder, root / "tests" / folder, ignore=ignored)
     for name in ("pyproject.toml", ".importlinter"):
         shutil.copy(ROOT / name, root / name)
     monkeypatch.chdir(root / "src")
