@@ -67,6 +67,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
     environment = {
         **os.environ,
         "OFFPRINT_DATABASE_URL": f"sqlite:///{tmp_path / 'site.db'}",
+        "OFFPRINT_RESULTS": str(tmp_path / "results"),  # none recorded: what is shown was measured here
         "OFFPRINT_SECRET": "only for tests",
         "PORT": "0",
     }
