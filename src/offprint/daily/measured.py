@@ -19,7 +19,7 @@ from offprint.lab.ledger import Ledger
 from offprint.lab.measure import result
 from offprint.lab.results import claim_figure, claim_json, folder, recorded
 from offprint.lab.tasks import Outcome
-from offprint.lab.verdicts import ClaimResult, Verdict, badge, judge_values
+from offprint.lab.verdicts import ClaimResult, Verdict, badge
 from offprint.papers import Claim, Record, Rule, Scale, measured_claims
 from offprint.store import Database
 from offprint.store import Outcome as Row
@@ -301,10 +301,8 @@ def _number(item: Mapping[str, Any], entry: Mapping[str, Any], rule: Rule | None
     value, interval = item["value"], tuple(item["interval"] or ()) or None
     if rule is not None and rule.text != item["expected"]:
         rule = None  # the record has changed since; the number was judged by what it says itself
-    verdict: Verdict | None = item["verdict"]
-    if item is entry and entry["also"] and value is not None and verdict != "reproduced":
-        # A claim's verdict is the worst over its numbers: that of its own number is worked out again.
-        verdict = judge_values(rule, entry["values"])[2] if rule is not None else None
+    # A claim's verdict is the worst over its numbers; the recording says that of its own number as well.
+    verdict: Verdict | None = item["verdict"] if item is not entry or value is None else entry["own_verdict"]
     drawn = ruler(rule, value, interval) if rule is not None and interval is not None else None
     return Number(item["metric"], item["expected"], value, interval, verdict, drawn)
 
