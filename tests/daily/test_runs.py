@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from itsdangerous import BadSignature
 from sqlalchemy import select
 
 from offprint.daily.app import create_app
 from offprint.daily.runs import MOST_QUEUED
-from offprint.daily.security import COOKIE, FormGuard, site_secret
+from offprint.daily.security import COOKIE, FormGuard, kept_secret, signer
 from offprint.lab.executors import Advance, Event, InProcess, ProcessPool
 from offprint.lab.ledger import Ledger
 from offprint.lab.tasks import Task
@@ -373,12 +374,21 @@ class TestTheKey:
     def test_it_is_made_once_and_kept_to_its_owner(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OFFPRINT_SECRET", raising=False)
         monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / name))
-        key = site_secret()
+        key = kept_secret()
         assert len(key) >= 32
-        assert site_secret() == key
+        assert kept_secret() == key
         [path] = (tmp_path / "offprint").iterdir()
         assert path.stat().st_mode & 0o077 == 0
 
-    def test_the_environment_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("OFFPRINT_SECRET", "from outside")
-        assert site_secret() == "from outside"
+    def test_what_an_older_key_signed_still_counts_and_a_dropped_one_does_not(self) -> None:
+        signed = signer("form", "old").dumps("visitor")
+        assert signer("form", "new, old").loads(signed) == "visitor"
+        with pytest.raises(BadSignature):
+            signer("form", "new").loads(signed)
+
+    def test_the_first_key_signs(self) -> None:
+        assert signer("form", "new").loads(signer("form", "new,old").dumps("visitor")) == "visitor"
+
+    def test_what_is_signed_for_one_purpose_does_not_count_for_another(self) -> None:
+        with pytest.raises(BadSignature):
+            signer("other", "key").loads(signer("form", "key").dumps("visitor"))

@@ -11,11 +11,24 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
-from offprint.daily.measured import Measured
+from offprint.daily.measured import Measured, tally
 from offprint.daily.rendering import fragment
-from offprint.daily.routes import assets, pages, runs
+from offprint.daily.routes import (
+    accounts,
+    api,
+    assets,
+    community,
+    days,
+    feeds,
+    operating,
+    papers,
+    runs,
+    search,
+    subscriptions,
+)
 from offprint.daily.runs import Runs
 from offprint.daily.security import HEADERS, FormGuard, SecurityHeaders
+from offprint.daily.settings import Settings
 from offprint.lab.executors import Executor
 from offprint.store import Database
 
@@ -26,7 +39,10 @@ EXPLANATIONS = {
 }
 
 
-def create_app(database: Database, *, executor: Executor | None = None) -> FastAPI:
+ROUTES = (assets, operating, api, feeds, accounts, subscriptions, community, runs, search, papers, days)
+
+
+def create_app(database: Database, *, executor: Executor | None = None, settings: Settings | None = None) -> FastAPI:
     """Return the site.
 
     Parameters
@@ -35,22 +51,27 @@ def create_app(database: Database, *, executor: Executor | None = None) -> FastA
         With its papers loaded (:func:`offprint.daily.library.load_records`). Not in memory: several threads use it.
     executor : Executor, optional
         Where runs are performed; each task in a process of its own when left out.
+    settings : Settings, optional
+        Read from the environment when left out.
     """
+    settings = settings or Settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tally(app.state.measured)
         app.state.runs.start()
         yield
         app.state.runs.stop()
 
     app = FastAPI(title="offprint", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.database = database
+    app.state.settings = settings
     app.state.measured = Measured(database)
-    app.state.runs = Runs(database, executor)
-    app.state.guard = FormGuard()
+    app.state.runs = Runs(database, executor, app.state.measured)
+    app.state.guard = FormGuard(settings.secret)
     app.add_middleware(SecurityHeaders)
     app.mount("/static", assets.VersionedFiles())
-    for module in (assets, runs, pages):
+    for module in ROUTES:
         app.include_router(module.router)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_found)

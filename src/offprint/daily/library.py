@@ -12,6 +12,7 @@ from itertools import islice
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from offprint.daily import trending
 from offprint.papers import Record, records
 from offprint.store import Database, Listing, Paper
 
@@ -63,6 +64,7 @@ def load_records(database: Database, found: Iterable[Record] | None = None) -> i
                 _update(paper, record)
                 if all(listing.day != record.day for listing in paper.listings):
                     paper.listings.append(Listing(day=record.day, position=next_position(session, record.day)))
+                paper.hotness = paper.hotness or trending.listed_hotness(record.day)
                 session.flush()
     return total
 
@@ -148,6 +150,7 @@ def _update(paper: Paper, record: Record) -> None:
     )
     paper.summary, paper.family, paper.year, paper.venue = record.summary, record.family, record.year, record.venue
     paper.code = record.code
+    paper.claims_text = "\n".join(claim.statement for claim in record.claims)
     if paper.authors != list(record.authors):
         paper.authors = list(record.authors)
 
@@ -155,5 +158,7 @@ def _update(paper: Paper, record: Record) -> None:
 def _absorb(kept: Paper, other: Paper) -> None:
     """Move what only ``other`` has to ``kept``."""
     kept.abstract = kept.abstract or other.abstract
+    kept.published_at = kept.published_at or other.published_at
+    kept.categories = kept.categories or other.categories
     days = {listing.day for listing in kept.listings}
     kept.listings.extend([listing for listing in list(other.listings) if listing.day not in days])

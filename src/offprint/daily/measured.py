@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,8 +20,8 @@ from offprint.lab.measure import result
 from offprint.lab.results import claim_figure, claim_json, folder, recorded
 from offprint.lab.tasks import Outcome
 from offprint.lab.verdicts import ClaimResult, Verdict, badge
-from offprint.papers import Claim, Record, Rule, Scale, measured_claims
-from offprint.store import Database
+from offprint.papers import Claim, Record, Rule, Scale, measured_claims, records
+from offprint.store import Database, Paper
 from offprint.store import Outcome as Row
 
 HERE: Scale = "quick"
@@ -210,6 +210,25 @@ class Measured:
                 select(*change).where(Row.scale == HERE, Row.paper.in_(slugs)).group_by(Row.paper)
             ).all()
         return {row[0]: tuple(row[1:]) for row in rows}
+
+
+def views(measured: Measured, papers: Iterable[Paper]) -> dict[str, PaperView]:
+    """Return the views of those papers that are on record, by slug."""
+    on_record = records()
+    return measured.papers({paper.slug: on_record[paper.slug] for paper in papers if paper.slug in on_record})
+
+
+def tally(measured: Measured, slugs: Iterable[str] | None = None) -> None:
+    """Store how many claims of papers are reproduced, which lists are filtered by; of all on record when left out."""
+    wanted = list(records() if slugs is None else slugs)
+    found = measured.papers({slug: records()[slug] for slug in wanted})
+    with measured.database.session() as session:
+        for paper in session.scalars(select(Paper).where(Paper.slug.in_(wanted))):
+            view = found[paper.slug or ""]
+            paper.runs_here, paper.n_claims = view.runnable, len(view.claims)
+            paper.n_reproduced, paper.n_weaker, paper.n_not_reproduced = (
+                view.verdicts.count(verdict) for verdict in ("reproduced", "weaker", "not reproduced")
+            )
 
 
 def _recordings(record: Record) -> dict[str, Shown]:

@@ -15,6 +15,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from offprint.daily.accounts import current
 from offprint.daily.library import address
 from offprint.daily.runs import told
 from offprint.daily.security import FormGuard
@@ -119,8 +120,12 @@ def fragment(name: str, **context: Any) -> str:
 
 
 def page(request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
-    """Render a page, remembering the visitor where it holds a form of theirs."""
-    response = HTMLResponse(fragment(name, request=request, **context), status)
+    """Render a page for whoever is signed in, remembering the visitor where it holds a form of theirs.
+
+    Templates find the account (or ``None``) as ``account``, and the token for a form by calling ``form_token()``.
+    """
     guard: FormGuard = request.app.state.guard
+    known = {"request": request, "account": current(request), "form_token": lambda: guard.token(request)}
+    response = HTMLResponse(fragment(name, **known, **context), status)
     guard.remember(request, response)
     return response

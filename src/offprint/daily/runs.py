@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 
 from sqlalchemy import func, select, update
 
-from offprint.daily.measured import HERE
+from offprint.daily.measured import HERE, Measured, tally
 from offprint.lab.executors import Advance, Event, Executor, ProcessPool
 from offprint.lab.ledger import Ledger
 from offprint.lab.measure import measure
@@ -69,12 +69,15 @@ class Runs:
     executor : Executor, optional
         Where tasks are performed; a :class:`~offprint.lab.executors.ProcessPool` with a limit of five minutes when left
         out. It is given one task at a time.
+    measured : Measured, optional
+        What is asked for the verdicts once a run has ended.
     """
 
-    def __init__(self, database: Database, executor: Executor | None = None) -> None:
+    def __init__(self, database: Database, executor: Executor | None = None, measured: Measured | None = None) -> None:
         self.database = database
         self.stopping = threading.Event()
         self._ledger = Ledger(database)
+        self._measured = measured or Measured(database)
         self._executor = executor or ProcessPool(minutes=MINUTES)
         self._performing: _OneAtATime | None = None
         self._asked = threading.Event()
@@ -177,6 +180,7 @@ class Runs:
         with self.database.session() as session:
             ended = update(Job).where(Job.id == job.id)
             session.execute(ended.values(status=status, message=message, finished_at=now()))
+        tally(self._measured, [job.paper])
 
     def _measure(self, paper: Record, job: Job, *, again: bool) -> int:
         """Measure a paper's claims and return how many tasks were performed for it."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import platformdirs
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -15,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SECRET_VARIABLE = "OFFPRINT_SECRET"
+from offprint.daily.settings import data_folder
+
 COOKIE = "offprint_visitor"
 TOKEN_SECONDS = 7 * 24 * 3600
 LARGEST_FORM = 8192
@@ -57,11 +56,11 @@ class FormGuard:
     Parameters
     ----------
     secret : str, optional
-        The key to sign with; :func:`site_secret` when left out.
+        The keys, as :func:`signer` takes them.
     """
 
-    def __init__(self, secret: str | None = None) -> None:
-        self._signer = URLSafeTimedSerializer(secret or site_secret(), salt="form")
+    def __init__(self, secret: str = "") -> None:
+        self._signer = signer("form", secret)
 
     def visitor(self, request: Request) -> str:
         """Return what names this visitor: the cookie, or a new name that :meth:`remember` then sets."""
@@ -103,12 +102,24 @@ class FormGuard:
         return fields
 
 
-def site_secret() -> str:
-    """Return ``OFFPRINT_SECRET``, or the key kept in the user's data folder, made when there is none yet."""
-    configured = os.environ.get(SECRET_VARIABLE)
-    if configured:
-        return configured
-    path = Path(platformdirs.user_data_dir("offprint")) / "secret"
+def signer(purpose: str, secret: str = "") -> URLSafeTimedSerializer:
+    """Return what signs for one purpose and checks what was signed.
+
+    Parameters
+    ----------
+    purpose : str
+        What is signed for one purpose does not count for another.
+    secret : str
+        Keys, separated by commas: the first signs, all of them count when a signature is checked. The key kept in the
+        user's data folder when empty.
+    """
+    keys = [key.strip() for key in secret.split(",") if key.strip()] or [kept_secret()]
+    return URLSafeTimedSerializer(keys[::-1], salt=purpose)
+
+
+def kept_secret() -> str:
+    """Return the key kept in the user's data folder, made when there is none yet."""
+    path = data_folder() / "secret"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"secret.{os.getpid()}")

@@ -1,11 +1,23 @@
-"""The tables: papers and the days that list them, measured outcomes, and runs asked for on the site."""
+"""The tables of papers and runs: the days that list papers, measured outcomes, and runs asked for on the site."""
 
 from __future__ import annotations
 
 import datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -44,6 +56,7 @@ class Paper(Base):
     """A paper that readers can find: from a record of ours, an import, or both (joined by arXiv id or title)."""
 
     __tablename__ = "papers"
+    __table_args__ = (Index("papers_by_hotness", "hotness", "id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     arxiv: Mapped[str | None] = mapped_column(String(32), unique=True)
@@ -57,6 +70,21 @@ class Paper(Base):
     year: Mapped[int | None]
     venue: Mapped[str | None] = mapped_column(Text)
     code: Mapped[str | None] = mapped_column(Text)
+    categories: Mapped[list[str]] = mapped_column(default=list)
+    published_at: Mapped[datetime.datetime | None]
+    claims_text: Mapped[str | None] = mapped_column(Text)
+    """What its claims state, for search."""
+    runs_here: Mapped[bool] = mapped_column(default=False, index=True)
+    """Whether the code that measures its claims is installed."""
+    n_claims: Mapped[int] = mapped_column(default=0)
+    n_reproduced: Mapped[int] = mapped_column(default=0)
+    n_weaker: Mapped[int] = mapped_column(default=0)
+    n_not_reproduced: Mapped[int] = mapped_column(default=0)
+    n_votes: Mapped[int] = mapped_column(default=0)
+    n_comments: Mapped[int] = mapped_column(default=0)
+    """How many comments are shown."""
+    hotness: Mapped[float] = mapped_column(Double, default=0.0)
+    """What trending sorts by; the moment it is read does not change the order."""
     added_at: Mapped[datetime.datetime] = mapped_column(default=now)
     listings: Mapped[list[Listing]] = relationship(back_populates="paper", cascade="all, delete-orphan")
 
@@ -71,6 +99,9 @@ class Listing(Base):
     day: Mapped[datetime.date] = mapped_column(index=True)
     paper_id: Mapped[int] = mapped_column(ForeignKey("papers.id", ondelete="CASCADE"), index=True)
     position: Mapped[int] = mapped_column(default=0)
+    submitter: Mapped[str | None] = mapped_column(String(64), index=True)
+    """The handle of whoever brought it to the page, here or where it was imported from."""
+    submitted_at: Mapped[datetime.datetime | None]
     paper: Mapped[Paper] = relationship(back_populates="listings")
 
 
@@ -116,6 +147,35 @@ class Job(Base):
     status: Mapped[str] = mapped_column(String(16), default="queued", index=True)
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     message: Mapped[str] = mapped_column(Text, default="")
+    worker: Mapped[str | None] = mapped_column(String(64))
+    """The server that performs it; alive while it renews ``heartbeat_at``."""
+    heartbeat_at: Mapped[datetime.datetime | None]
     asked_at: Mapped[datetime.datetime] = mapped_column(default=now)
     started_at: Mapped[datetime.datetime | None]
     finished_at: Mapped[datetime.datetime | None]
+
+
+class Embedding(Base):
+    """A paper's text as a vector, made by one model from one version of the text."""
+
+    __tablename__ = "embeddings"
+
+    paper_id: Mapped[int] = mapped_column(ForeignKey("papers.id", ondelete="CASCADE"), primary_key=True)
+    model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    text_hash: Mapped[str] = mapped_column(String(64))
+    vector: Mapped[bytes] = mapped_column(LargeBinary)
+    """Single precision, little-endian, of unit length."""
+
+
+class Import(Base):
+    """How far a streamed import of one source came, so that the next one goes on from there."""
+
+    __tablename__ = "imports"
+
+    source: Mapped[str] = mapped_column(String(200), primary_key=True)
+    """The kind of source and what identifies its content."""
+    position: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Bytes read of a file, or entries of an answer, up to the last that was stored."""
+    line: Mapped[int] = mapped_column(default=0)
+    finished: Mapped[bool] = mapped_column(default=False)
+    changed_at: Mapped[datetime.datetime] = mapped_column(default=now)
