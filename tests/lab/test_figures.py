@@ -106,3 +106,11 @@ def test_text_and_lines_are_legible_on_light_and_dark(ground: str) -> None:
 def test_what_does_not_fit_together_is_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("names", "slanted"), [(["first", "second"], False), ([f"a long name {i}" for i in range(6)], True)]
+)
+def test_bar_labels_that_would_overlap_are_slanted(names: list[str], slanted: bool) -> None:
+    bars = Panel("method", "error", [Series("p", names, list(range(len(names))), kind="bars")])
+    assert (b"rotate(-30 " in draw(Figure([bars]), "svg")) == slanted

@@ -23,6 +23,10 @@ INK = "#797979"
 """Text and axes: a grey with the same contrast, above 4.2, on white and on near-black."""
 
 COLOURS = ("#3b82c4", "#cc6a1e", "#3a9d6e", "#c2538f", "#8c7ae6", "#a0862a", "#1f93a6", "#c94f4f")
+
+LONGEST_TICKS = 40
+"""Characters of a panel's bar labels that fit side by side."""
+
 MOST_INSIDE = 5
 """Entries of a legend that stands within its axes; a longer one stands beside them."""
 
@@ -183,7 +187,9 @@ def _draw_bars(axes: Axes, series: Series, colour: str, place: int, count: int) 
     y = np.asarray(series.y)
     error = None if series.low is None else np.abs(np.asarray([series.low, series.high]) - y)
     axes.bar(positions, y, width * 0.9, color=colour, label=series.name, yerr=error, ecolor=INK, capsize=2)
-    axes.set_xticks(np.arange(len(series.x)), [_tick(value) for value in series.x])
+    labels = [_tick(value) for value in series.x]
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(np.arange(len(labels)), labels, **(slanted if len("  ".join(labels)) > LONGEST_TICKS else {}))
 
 
 def _draw_level(axes: Axes, level: Level) -> None:
