@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # A stamp for each set of extras: installed again only when the pins or the project's dependencies change.
 stamp = $(VENV)/.installed-$(1)
 
-.PHONY: run test test-slow e2e lint format docs bench clean help
+.PHONY: run test test-postgres test-slow e2e lint format docs bench clean help
 
 help: ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,9 @@ run: $(call stamp,daily) ## install what is needed and serve the daily page on 1
 
 test: $(call stamp,test) ## the fast suite, in parallel
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+
+test-postgres: $(call stamp,test) ## the database and the site on a PostgreSQL server of their own (needs its programs)
+	$(BIN)/python scripts/postgres.py $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q tests/store tests/daily
 
 test-slow: $(call stamp,test) ## the heavier oracles
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m slow --timeout 1800

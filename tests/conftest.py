@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import databases
 import pytest
 
 from offprint.lab.fingerprint import _locate, _reexported
@@ -96,8 +97,31 @@ def _forget(package: str) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """Return an empty database in a file of its own."""
-    opened = Database(f"sqlite:///{tmp_path / 'test.db'}")
+def new_url(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Return a function that makes an empty database, or a copy of one, and returns its URL."""
+    made: list[str] = []
+
+    def make(template: str | None = None) -> str:
+        made.append(databases.create(tmp_path, template))
+        return made[-1]
+
+    yield make
+    for url in made:
+        databases.drop(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a database with every table and no row: copied, it saves every test the migrations."""
+    url = databases.create(tmp_path_factory.mktemp("migrated"))
+    Database(url).close()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def database(new_url: Callable[..., str], migrated_url: str) -> Iterator[Database]:
+    """Return an empty database of the test's own: SQLite, or PostgreSQL where a server is named."""
+    opened = Database(new_url(migrated_url))
     yield opened
     opened.close()

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session
+
+    from offprint.daily.importing.streaming import Source
     from offprint.lab.measure import PaperResult
     from offprint.papers import Record, Scale
 
@@ -20,9 +25,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Datasets for full-scale runs.", no_args_is_help=True)
+admin_app = typer.Typer(help="Run the site: moderators, comments, bans, figures.", no_args_is_help=True)
 import_app = typer.Typer(help="Bring papers into the database of the site.", no_args_is_help=True)
+digest_app = typer.Typer(help="Mail new papers to those who subscribe.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
+app.add_typer(digest_app, name="digest")
+app.add_typer(admin_app, name="admin")
+
+
+class Frequency(StrEnum):
+    """How often a digest comes."""
+
+    daily = "daily"
+    weekly = "weekly"
 
 
 class ScaleName(StrEnum):
@@ -39,6 +55,9 @@ ClaimIds = Annotated[list[str] | None, typer.Option("--claim", help="Only this c
 Device = Annotated[str, typer.Option(help="A torch device, such as cpu or cuda:0.")]
 Cores = Annotated[int | None, typer.Option(help="Cores to share out; all of them when left out.")]
 Again = Annotated[bool, typer.Option("--again", help="Measure also what has been measured before.")]
+ImportFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The file to read.")]
+Who = Annotated[str, typer.Argument(metavar="EMAIL", help="The mail address, or the handle.", show_default=False)]
+Undo = Annotated[bool, typer.Option("--undo", help="Take it back.")]
 Seeds = Annotated[int | None, typer.Option(help="Repetitions of each claim, instead of what its record says.")]
 
 
@@ -114,29 +133,193 @@ def new(
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="PORT", help="The port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
+    with_digest: Annotated[bool, typer.Option("--with-digest", help="Send the digests that are due, daily.")] = False,
 ) -> None:
     """Serve the daily page. The database is SQLite in the user's data folder, or OFFPRINT_DATABASE_URL."""
     try:
         from offprint.daily.server import serve as start
     except ModuleNotFoundError as error:
         _stop(f"the site needs {error.name}: pip install 'offprint[daily]'")
-    start(host=host, port=port)
+    start(host=host, port=port, workers=workers, with_digest=with_digest)
+
+
+@app.command()
+def embed(
+    model: Annotated[
+        str | None, typer.Option(help="A sentence-transformers model by name or path; else OFFPRINT_SEMANTIC_MODEL.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Papers that are encoded at once.")] = 64,
+) -> None:
+    """Make the vectors of papers that search by meaning needs: those that are missing or out of date.
+
+    A run that is stopped goes on where it stopped when it is started again.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from offprint.daily.search.embedding import embed as make_vectors
+    from offprint.daily.search.semantic import load_encoder
+    from offprint.daily.settings import Settings
+    from offprint.store import Database
+
+    if not (model := model or Settings().semantic_model):
+        _stop("name a model: --model, or OFFPRINT_SEMANTIC_MODEL for the site as well")
+    try:
+        encoder = load_encoder(model)
+    except ModuleNotFoundError as error:
+        _stop(f"search by meaning needs {error.name}: pip install 'offprint[semantic]'")
+    except (OSError, ValueError) as error:
+        _stop(f"the model {model!r} cannot be loaded: {error}")
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as bars:
+        bar = bars.add_task("papers", total=None)
+
+        def show(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        made = make_vectors(Database(), model, encoder, progress=show, batch=batch)
+    typer.echo(f"{made:,} vectors made; the others were up to date")
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(help="The file to write.", dir_okay=False)]) -> None:
+    """Copy the SQLite database to a file, whole and checked, also while the site is served."""
+    from offprint.daily.backup import BackupError
+    from offprint.daily.backup import backup as write
+
+    try:
+        size = write(file)
+    except BackupError as error:
+        _stop(str(error))
+    typer.echo(f"wrote {file} ({size / 1e6:.1f} MB)")
+
+
+@admin_app.command("make-moderator")
+def make_moderator(who: Who, undo: Undo = False) -> None:
+    """Let a reader moderate."""
+    from offprint.daily import admin
+
+    _administer(lambda session: admin.set_moderator(session, who, not undo))
+
+
+@admin_app.command()
+def ban(
+    who: Who,
+    hide_comments: Annotated[bool, typer.Option("--hide-comments", help="Hide all that was written, too.")] = False,
+) -> None:
+    """Keep a reader from taking part."""
+    from offprint.daily import admin
+
+    _administer(lambda session: admin.set_banned(session, who, True, hide_comments=hide_comments))
+
+
+@admin_app.command()
+def unban(who: Who) -> None:
+    """Let a reader take part again."""
+    from offprint.daily import admin
+
+    _administer(lambda session: admin.set_banned(session, who, False))
+
+
+@admin_app.command()
+def hide(
+    comment: Annotated[int, typer.Argument(help="The comment's number, which its link ends in.")], undo: Undo = False
+) -> None:
+    """Hide a comment from all but moderators and its author."""
+    from offprint.daily import admin
+
+    _administer(lambda session: admin.set_hidden(session, comment, not undo))
+
+
+@admin_app.command()
+def stats() -> None:
+    """Show how much there is of everything."""
+    from offprint.daily import admin
+
+    _administer(lambda session: "\n".join(f"{number:>10,} {name}" for name, number in admin.stats(session).items()))
 
 
 @import_app.command("page-text")
-def page_text(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The plain text of a daily page.")],
+def import_page_text(
+    file: ImportFile,
     year: Annotated[int, typer.Option(help="The year of the page, which its day heading leaves out.")],
 ) -> None:
     """Read the plain text of a daily page: its day, titles and abstracts."""
-    from offprint.daily.page_text import import_page_text
+    from offprint.daily.importing.page_text import PageText
+
+    _import(lambda: PageText(file, year))
+
+
+@import_app.command("hub-json")
+def import_hub_json(file: ImportFile) -> None:
+    """Read daily papers as the Hub's API returns them: a JSON list, or a paper per line."""
+    from offprint.daily.importing.hub_json import HubJson
+
+    _import(lambda: HubJson(file))
+
+
+@import_app.command("arxiv-dump")
+def import_arxiv_dump(
+    file: ImportFile,
+    category: Annotated[list[str] | None, typer.Option(help="Only this category; can be repeated.")] = None,
+) -> None:
+    """Read arXiv's metadata dump: JSON lines, plain, gzipped or in the zip it comes in."""
+    from offprint.daily.importing.arxiv_dump import ArxivDump
+
+    _import(lambda: ArxivDump(file, category or ()))
+
+
+@import_app.command("arxiv")
+def import_arxiv(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="arXiv ids, such as 2310.02987.")] = None,
+    category: Annotated[str | None, typer.Option(help="All papers of this category, such as cs.LG.")] = None,
+    since: Annotated[str | None, typer.Option(help="The first day of submission, such as 2025-08-01.")] = None,
+    delay: Annotated[float, typer.Option(min=0.0, help="Seconds between requests; arXiv asks for 3.")] = 3.0,
+) -> None:
+    """Ask arXiv's API for papers by id, or for all of a category since a day.
+
+    OFFPRINT_ARXIV_URL changes the address that is asked.
+    """
+    from datetime import date
+
+    try:
+        from offprint.daily.importing.arxiv_api import ArxivApi
+        from offprint.daily.settings import Settings
+    except ModuleNotFoundError as error:
+        _stop(f"this import needs {error.name}: pip install 'offprint[daily]'")
+
+    def source() -> ArxivApi:
+        first = date.fromisoformat(since) if since else None
+        endpoint = Settings().arxiv_url
+        return ArxivApi(ids or [], category=category, since=first, endpoint=endpoint, delay=delay)
+
+    _import(source)
+
+
+@digest_app.command("send")
+def digest_send(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go out and change nothing.")] = False,
+    frequency: Annotated[Frequency | None, typer.Option(help="Only these; both when left out.")] = None,
+) -> None:
+    """Send the digests that are due: daily ones on days with new papers, weekly ones from Monday on.
+
+    Run it once a day; a run that is stopped goes on where it stopped. Without OFFPRINT_SMTP_URL mail goes to a folder.
+    """
+    from rich.console import Console
+
+    try:
+        from offprint.daily import settings
+        from offprint.daily.mail.command import send
+    except ModuleNotFoundError as error:
+        _stop(f"mail needs {error.name}: pip install 'offprint[daily]'")
     from offprint.store import Database
 
     try:
-        outcome = import_page_text(file, year, Database())
+        chosen = frequency.value if frequency else None
+        status = send(Database(), settings.load(), chosen, dry_run=dry_run, console=Console())
     except ValueError as error:
         _stop(str(error))
-    typer.echo(str(outcome))
+    raise typer.Exit(status)
 
 
 @data_app.command("list")
@@ -217,6 +400,21 @@ def _measure(
     return results
 
 
+def _administer(work: Callable[[Session], str]) -> None:
+    """Do something in the database and print what was done, or why not."""
+    from offprint.daily.admin import UnknownError
+    from offprint.store import Database
+
+    database = Database()
+    try:
+        with database.session() as session:
+            typer.echo(work(session))
+    except UnknownError as error:
+        _stop(str(error))
+    finally:
+        database.close()
+
+
 def _records(slugs: list[str]) -> list[Record]:
     from offprint.papers import RecordError, measured_claims, record, records
 
@@ -226,6 +424,22 @@ def _records(slugs: list[str]) -> list[Record]:
         return [record(slug) for slug in slugs]
     except (KeyError, RecordError) as error:
         _stop(str(error.args[0]))
+
+
+def _import(open_source: Callable[[], Source]) -> None:
+    """Import a source under a progress bar and say what was found; what could not be used is no failure."""
+    from offprint.daily.importing.progress import shown
+    from offprint.daily.importing.streaming import SourceError, perform
+    from offprint.store import Database
+
+    try:
+        with shown() as progress:
+            report = perform(open_source(), Database(), progress)
+    except (SourceError, ValueError, OSError) as error:
+        _stop(str(error))
+    typer.echo(str(report))
+    if report.unreadable:
+        _stop("nothing could be read")
 
 
 def _stop(message: str, status: int = 2) -> NoReturn:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import databases
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from httpx import Response
+from httpx2 import Response
 
 from offprint.daily.app import create_app
 from offprint.daily.library import load_records
@@ -224,23 +225,24 @@ def _forget() -> None:
 
 
 @pytest.fixture(scope="session")
-def loaded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the package's papers: copied, it saves every test the migrations and the loading."""
+def loaded_url(tmp_path_factory: pytest.TempPathFactory, migrated_url: str) -> Iterator[str]:
+    """The URL of a database with the package's papers: copied, it saves every test the loading."""
     root = tmp_path_factory.mktemp("loaded")
+    url = databases.create(root, migrated_url)
     with pytest.MonkeyPatch.context() as patch:
         install(root / "installed", patch)
-        database = Database(f"sqlite:///{root / 'site.db'}")
+        database = Database(url)
         load_records(database)
         database.close()
     _forget()
-    return root / "site.db"
+    yield url
+    databases.drop(url)
 
 
 @pytest.fixture
-def database(package: Path, loaded_database: Path, tmp_path: Path) -> Iterator[Database]:
+def database(package: Path, new_url: Callable[..., str], loaded_url: str) -> Iterator[Database]:
     """A database with the package's papers."""
-    shutil.copy(loaded_database, tmp_path / "site.db")
-    database = Database(f"sqlite:///{tmp_path / 'site.db'}")
+    database = Database(new_url(loaded_url))
     yield database
     database.close()
 

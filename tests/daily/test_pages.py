@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -16,11 +15,25 @@ from sqlalchemy import select
 from offprint.daily.app import create_app
 from offprint.daily.library import load_records
 from offprint.daily.rendering import duration, number
-from offprint.papers import Record, record, records
+from offprint.papers import Record, records
 from offprint.store import Database, Listing, Paper
 
 ALPHA_TITLE = "Alpha: a &lt;b&gt;Method&lt;/b&gt; &amp; its &#34;Limits&#34; for Gröbner Bases"
-PAGES = ("/", "/2025-08-20", "/papers/alpha-method", "/papers/gamma-theory", "/search", "/search?q=alpha", "/nothing")
+PAGES = (
+    "/",
+    "/2025-08-20",
+    "/2025-08-21",
+    "/week/2025-W34",
+    "/month/2025-08?sort=listed",
+    "/calendar",
+    "/trending",
+    "/topics/stream",
+    "/papers/alpha-method",
+    "/papers/gamma-theory",
+    "/search",
+    "/search?q=alpha",
+    "/nothing",
+)
 
 
 class Page(HTMLParser):
@@ -45,97 +58,17 @@ class Page(HTMLParser):
                 self.links.add(value)
 
 
-def test_the_day_lists_its_papers(client: TestClient) -> None:
-    page = client.get("/")
-    assert page.status_code == 200
-    assert page.text == client.get("/2025-08-20").text
-    assert "Wednesday, 20 August 2025" in page.text
-    places = [page.text.index(f'href="/papers/{slug}"') for slug in records()]
-    assert places == sorted(places)
-    assert ALPHA_TITLE in page.text
-    assert "Ada Lovelace, Björn Åström, C Third and 2 others" in page.text
-    assert page.text.count("not yet measured") == 4
-    assert '<span class="family">stream</span>' in page.text
-
-
-def test_days_lead_to_their_neighbours(client: TestClient, database: Database) -> None:
-    other = record("beta-test").model_copy(update={"day": datetime.date(2025, 8, 19)})
-    load_records(database, [other])
-    assert 'rel="prev" href="/2025-08-19"' in client.get("/2025-08-20").text
-    earlier = client.get("/2025-08-19").text
-    assert 'rel="next" href="/2025-08-20"' in earlier
-    assert "1 paper," in earlier
-
-
 @pytest.mark.parametrize(
     "path",
-    ["/2025-08-21", "/2025-8-20", "/2025-02-30", "/0-0-0", "/99999-1-1", "/papers/none", "/papers/",
-     "/papers/none/bibtex", "/runs/1/events", "/runs/99999999999999/events", "/runs/x/events", "/%00", "/papers/%00"],
+    ["/2025-8-20", "/2025-02-30", "/0-0-0", "/99999-1-1", "/papers/none", "/papers/",
+     "/papers/none/bibtex", "/papers/none/ris", "/runs/1/events", "/runs/99999999999999/events", "/runs/x/events",
+     "/%00", "/papers/%00"],
 )  # fmt: skip
 def test_what_is_not_there_is_a_page_that_says_so(path: str, client: TestClient) -> None:
     response = client.get(path)
     assert response.status_code == 404
     assert "<h1>Not Found</h1>" in response.text
     assert "Traceback" not in response.text
-
-
-def test_a_paper_shows_what_it_claims(client: TestClient) -> None:
-    page = client.get("/papers/alpha-method").text
-    assert f"<h1>{ALPHA_TITLE}</h1>" in page
-    assert "Solves small games by averaging. &lt;script&gt;alert(1)&lt;/script&gt; stays text." in page
-    assert "It always &lt;i&gt;holds&lt;/i&gt;." in page
-    assert "from offprint.statistics import bootstrap_interval" in page
-    for link in ("https://arxiv.org/abs/2501.00001", "https://arxiv.org/pdf/2501.00001", "https://example.org/alpha"):
-        assert f'href="{link}"' in page
-    for expected in ("≥ 4", "1 ± 0.1", "holds", "≤ 1", "0 to 1"):
-        assert f"<dd>{expected}</dd>" in page
-    assert page.count('<span class="verdict not-yet-measured">') == 4
-    assert "Measures 3 of 4 claims here and now" in page
-
-
-def test_recorded_results_say_where_they_come_from(recorded_alpha: Path, client: TestClient) -> None:
-    content = json.loads((recorded_alpha / "alpha-method.json").read_text(encoding="utf-8"))
-    page = client.get("/papers/alpha-method").text
-    assert "2 of 4 claims reproduced" in page
-    assert "2 of 4 claims reproduced" in client.get("/").text
-    verdicts = re.findall(r'<span class="verdict [a-z-]+">([a-z ]+)</span>', page)
-    assert verdicts == ["reproduced", "reproduced", "not reproduced", "not yet measured"]
-    assert "<strong>4.6 <small>(4.5 to 4.7 over 3 seeds)</small>" in page
-    assert "<dt>Baseline</dt><dd>2</dd>" in page
-    assert "<dt>Paper reports</dt><dd>4.2</dd>" in page
-    assert "Full scale, 3 seeds" in page
-    assert f"commit {content['commit'][:7]}" in page
-    assert "<code>offprint record alpha-method</code>" in page
-    assert content["machine"]["processor"] in page
-    assert f"numpy {content['versions']['numpy']}" in page
-    assert "Counted by hand." in page
-
-
-def test_a_new_recording_is_seen_without_a_restart(recorded_alpha: Path, client: TestClient) -> None:
-    path = recorded_alpha / "alpha-method.json"
-    assert "2 of 4 claims reproduced" in client.get("/").text
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["claims"][2]["verdict"] = "reproduced"
-    path.write_text(json.dumps(content, indent=3), encoding="utf-8")
-    assert "3 of 4 claims reproduced" in client.get("/").text
-
-
-@pytest.mark.parametrize("broken", ["", "{", "[]", '{"claims": [{"id": "is-large"}]}', '{"claims": 3}'])
-def test_a_recording_that_cannot_be_read_is_none(broken: str, recorded_alpha: Path, client: TestClient) -> None:
-    (recorded_alpha / "alpha-method.json").write_text(broken, encoding="utf-8")
-    assert "not yet measured" in client.get("/papers/alpha-method").text
-
-
-def test_recorded_figures_are_served(recorded_alpha: Path, client: TestClient) -> None:
-    page = client.get("/papers/alpha-method").text
-    [address] = re.findall(r'src="(/figures/[^"]+)"', page)
-    figure = client.get(address)
-    assert figure.status_code == 200
-    assert figure.headers["content-type"] == "image/svg+xml"
-    assert figure.content == (recorded_alpha / "figures/alpha-method/is-large.svg").read_bytes()
-    assert "sandbox" in figure.headers["content-security-policy"]
-    assert "immutable" in figure.headers["cache-control"]
-    assert client.get("/figures/alpha-method/is-large.png").headers["content-type"] == "image/png"
 
 
 @pytest.mark.parametrize(
@@ -152,12 +85,6 @@ def test_nothing_but_figures_and_static_files_is_served(path: str, recorded_alph
     assert client.get(path).status_code == 404
 
 
-def test_bibtex_is_plain_text(client: TestClient) -> None:
-    response = client.get("/papers/alpha-method/bibtex")
-    assert response.headers["content-type"] == "text/plain; charset=utf-8"
-    assert response.text == record("alpha-method").bibtex + "\n"
-
-
 def test_a_paper_has_one_address(client: TestClient, database: Database) -> None:
     with database.session() as session:
         hostile = '<img src=x onerror="alert(1)"> $a<b$'
@@ -172,7 +99,7 @@ def test_a_paper_has_one_address(client: TestClient, database: Database) -> None
     assert "img" not in Page(imported.text).tags
     assert client.get(f"/papers/{unknown.id}").status_code == 200
     assert f'href="/papers/{unknown.id}"' in client.get("/").text
-    assert client.get("/papers/2401.12345/bibtex").status_code == 404
+    assert client.get("/papers/2401.12345/bibtex").status_code == 200
 
 
 def test_search_shows_what_matches(client: TestClient) -> None:
@@ -235,7 +162,7 @@ def test_other_methods_are_refused_with_a_page(client: TestClient) -> None:
 
 
 def test_health(client: TestClient) -> None:
-    assert client.get("/healthz").json() == {"status": "ok", "papers": 4}
+    assert client.get("/healthz").json() == {"status": "ok"}
 
 
 def test_a_site_without_papers_says_how_to_get_some(package: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import multiprocessing
 import re
 import threading
@@ -11,19 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+import serving
+from fastapi.testclient import TestClient
 from itsdangerous import BadSignature
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from offprint.daily.app import create_app
-from offprint.daily.runs import MOST_QUEUED
+from offprint.daily.runs import MOST_QUEUED, Runs, RunsOffError
 from offprint.daily.security import COOKIE, FormGuard, kept_secret, signer
+from offprint.daily.settings import Settings
 from offprint.lab.executors import Advance, Event, InProcess, ProcessPool
 from offprint.lab.ledger import Ledger
 from offprint.lab.tasks import Task
-from offprint.papers import Progress
+from offprint.papers import Progress, record
 from offprint.store import Database, Job
 from offprint.store import Outcome as Row
+from offprint.store.models import now
 
 Site = Any
 """The client of ``conftest.py``."""
@@ -334,8 +340,6 @@ class TestStopping:
         """With real processes: the run is interrupted, its process is gone, and no error is stored as an outcome."""
         app = create_app(database, executor=ProcessPool(poll_seconds=0.05))
         runs, ledger = app.state.runs, Ledger(database)
-        from offprint.papers import record
-
         runs.start()
         job = runs.ask(record("endless-run"))
         started = _until(lambda: runs.job(job.id).progress.get("label") == "waiting for ever")
@@ -358,6 +362,135 @@ class TestStopping:
             client.app.state.runs.stopping.set()
             events = viewer.result(30)
         assert "end" not in dict(events)
+
+
+class TestSeveralServers:
+    """On one database: a run is its server's while the heartbeat is fresh, and one is performed at a time."""
+
+    def test_the_run_of_a_server_that_lives_is_left_alone_and_the_queue_waits_for_it(
+        self, database: Database, site: Callable[..., Site]
+    ) -> None:
+        with database.session() as session:
+            running = Job(paper="alpha-method", scale="quick", status="running", worker="other", heartbeat_at=now())
+            session.add(running)
+            session.flush()
+            session.add(Job(paper="beta-test", scale="quick"))
+        client = site()
+        assert client.app.state.runs._next() is None
+        assert [job.status for job in jobs(database)] == ["running", "queued"]
+        with database.session() as session:
+            session.execute(update(Job).where(Job.worker == "other").values(status="done"))
+        client.app.state.runs._asked.set()
+        assert client.follow(2)[-1] == ("end", "done")
+
+    @pytest.mark.parametrize(("seconds", "status"), [(10, "running"), (20, "interrupted")])
+    def test_a_heartbeat_counts_for_fifteen_seconds(self, seconds: int, status: str, database: Database) -> None:
+        beat = now() - datetime.timedelta(seconds=seconds)
+        with database.session() as session:
+            session.add(Job(paper="x", scale="quick", status="running", worker="other", heartbeat_at=beat))
+        Runs(database)._interrupt_abandoned()
+        assert [job.status for job in jobs(database)] == [status]
+
+    def test_while_a_server_performs_it_is_heard_of(
+        self, database: Database, gated: tuple[Site, Gated], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("offprint.daily.runs.BEAT_SECONDS", 0.02)
+        client, executor = gated
+        client.press_run("alpha-method")
+        assert executor.reached.wait(30)
+        [first] = jobs(database)
+        assert first.worker == client.app.state.runs.name
+        assert _until(lambda: jobs(database)[0].heartbeat_at > first.heartbeat_at)
+
+    def test_a_run_that_was_taken_for_lost_is_given_up(
+        self, database: Database, gated: tuple[Site, Gated], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("offprint.daily.runs.BEAT_SECONDS", 0.02)
+        client, executor = gated
+        lost = threading.Event()
+        monkeypatch.setattr("offprint.daily.runs._OneAtATime.kill", lambda performing: lost.set())
+        client.press_run("alpha-method")
+        assert executor.reached.wait(30)
+        with database.session() as session:
+            session.execute(update(Job).values(status="interrupted", message="by another"))
+        assert lost.wait(30)
+        executor.gate.set()
+        heart = next(thread for thread in threading.enumerate() if thread.name == "heartbeat")
+        heart.join(30)
+        client.app.state.runs.stop()  # once all that the worker writes is written
+        [job] = jobs(database)
+        assert (job.status, job.message) == ("interrupted", "by another")
+        assert executor.performed == ["is-large"]
+
+    def test_of_several_servers_one_takes_a_run(self, database: Database) -> None:
+        with database.session() as session:
+            session.add_all(Job(paper=f"paper-{number}", scale="quick") for number in range(3))
+        servers = [Runs(database) for _ in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            taken = [job for job in pool.map(lambda server: server._next(), servers) if job is not None]
+        assert len(taken) == 1
+        assert sorted(job.status for job in jobs(database)) == ["queued", "queued", "running"]
+
+    def test_servers_that_are_asked_at_once_queue_a_paper_once(self, database: Database) -> None:
+        servers = [Runs(database) for _ in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            asked = list(pool.map(lambda server: server.ask(record("alpha-method")).id, servers))
+        assert len(set(asked)) == len(jobs(database)) == 1
+
+    def test_a_server_that_is_killed_loses_nothing_and_doubles_nothing(
+        self, database: Database, package: Path, tmp_path: Path, site: Callable[..., Site]
+    ) -> None:
+        """With real processes: one server is killed in mid-run, and another finds what it left."""
+        with serving.served(database, tmp_path, package.parent) as server:
+            with httpx.Client(base_url=server.address, follow_redirects=True) as reader:
+                press(reader, "alpha-method")
+                assert _until(lambda: jobs(database)[0].status == "done")
+                measured = outcomes(database)
+                assert len(measured) == 4
+                press(reader, "endless-run")
+                assert _until(lambda: jobs(database)[1].progress.get("label") == "waiting for ever")
+                press(reader, "beta-test")
+            server.process.kill()
+            server.process.wait()
+        client = site()
+        assert client.app.state.runs._next() is None  # it might still live
+        assert [job.status for job in jobs(database)] == ["done", "running", "queued"]
+        with database.session() as session:
+            long_ago = now() - datetime.timedelta(seconds=16)
+            session.execute(update(Job).where(Job.paper == "endless-run").values(heartbeat_at=long_ago))
+        client.app.state.runs._asked.set()
+        assert client.follow(2)[-1] == ("end", "interrupted")
+        assert client.follow(3)[-1] == ("end", "done")
+        kept = outcomes(database)
+        assert [entry for entry in kept if entry[0] != "beta-test"] == measured
+        assert len(kept) == len(measured) + 1
+
+
+def test_where_runs_are_switched_off_nothing_is_asked_for_or_performed(database: Database) -> None:
+    with database.session() as session:
+        session.add(Job(paper="beta-test", scale="quick"))
+    app = create_app(database, settings=Settings(runs=False))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        page = client.get("/papers/alpha-method").text
+        assert "Runs are switched off on this site." in page
+        assert "/papers/alpha-method/run" not in page
+        assert app.state.runs._worker is None
+        assert app.state.runs.alive
+        with pytest.raises(RunsOffError):
+            app.state.runs.ask(record("alpha-method"))
+    assert [job.status for job in jobs(database)] == ["queued"]
+
+
+def outcomes(database: Database) -> list[tuple[str, str, int]]:
+    with database.session() as session:
+        return sorted((row.paper, row.claim, row.seed) for row in session.scalars(select(Row)))
+
+
+def press(reader: httpx.Client, slug: str) -> None:
+    """Open a paper's page and press Run, as a browser does."""
+    _, _, rest = reader.get(f"/papers/{slug}").text.partition(f'action="/papers/{slug}/run"')
+    _, _, rest = rest.partition('name="token" value="')
+    assert reader.post(f"/papers/{slug}/run", data={"token": rest.partition('"')[0]}).status_code == 200
 
 
 def _until(condition: Callable[[], bool], seconds: float = 60) -> bool:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2 as httpx
+import psutil
 import pytest
+import serving
 
 from offprint.daily.server import _listen, serve
+from offprint.store import Database
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,3 +79,73 @@ assert not loaded, loaded
     command = [sys.executable, "-W", "ignore", "-c", program, f"sqlite:///{tmp_path / 'site.db'}"]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OFFPRINT_DIGEST_HOUR", "99"), ("OFFPRINT_SMTP_URL", "ftp://user:secret@host")]
+)
+def test_a_setting_that_cannot_be_read_is_one_line(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stopped:
+        serve(port=0, database_url=f"sqlite:///{tmp_path / 'never.db'}")
+    assert stopped.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"offprint: {name}")
+    assert "secret" not in line
+    assert not (tmp_path / "never.db").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_are_one_site(database: Database, package: Path, tmp_path: Path) -> None:
+    """One that is killed is replaced; all add up their figures, know each other's forms, and end together."""
+    with serving.served(database, tmp_path, package.parent, "--workers", "2") as server:
+        leader = psutil.Process(server.process.pid)
+        httpx.get(f"{server.address}/readyz", timeout=60)
+        crew = _serving(leader)
+        assert len(crew) == 2
+        with httpx.Client(base_url=server.address) as reader:
+            assert [reader.get("/search?q=x").status_code for _ in range(20)] == [200] * 20
+        found = httpx.get(f"{server.address}/metrics").text
+        assert 'offprint_http_requests_total{method="GET",route="/search",status="200"} 20.0' in found
+        crew[0].kill()
+        crew[0].wait()
+        for _ in range(10):
+            assert httpx.get(f"{server.address}/readyz", timeout=60).status_code == 200
+        assert len(_serving(leader)) == 2
+        everyone = leader.children(recursive=True)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        _, alive = psutil.wait_procs(everyone, 30)
+        assert not alive
+
+
+@pytest.mark.slow
+def test_processes_do_not_outlive_a_leader_that_is_killed(database: Database, package: Path, tmp_path: Path) -> None:
+    with serving.served(database, tmp_path, package.parent, "--workers", "2") as server:
+        httpx.get(f"{server.address}/readyz", timeout=60)
+        crew = _serving(psutil.Process(server.process.pid))
+        server.process.kill()
+        gone, alive = psutil.wait_procs(crew, 30)
+        assert (len(gone), alive) == (2, [])
+
+
+@pytest.mark.slow
+def test_forwarded_addresses_count_from_trusted_proxies_only(
+    database: Database, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the scheme that cookies follow: over TLS, as far as the proxy says, they are marked as secure."""
+    asked = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
+    cookies = {}
+    for trusted in ("127.0.0.1", "192.0.2.1"):
+        monkeypatch.setenv("OFFPRINT_TRUSTED_PROXIES", trusted)
+        with serving.served(database, tmp_path, package.parent) as server:
+            answer = httpx.get(f"{server.address}/papers/alpha-method", headers=asked, timeout=60)
+            cookies[trusted] = answer.headers["set-cookie"].lower()
+    assert "; secure" in cookies["127.0.0.1"]
+    assert "; secure" not in cookies["192.0.2.1"]
+
+
+def _serving(leader: psutil.Process) -> list[psutil.Process]:
+    return [child for child in leader.children() if "multiprocessing.spawn" in " ".join(child.cmdline())]

@@ -24,6 +24,8 @@ from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
+from offprint.store import Database, Paper  # noqa: E402
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -74,8 +76,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
     command = [sys.executable, "-c", "from offprint.cli import main; main()", "serve"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = [process.stdout.readline(), process.stdout.readline()]
-        [address] = re.findall(r"http://127\.0\.0\.1:\d+", said[1])
+        said = next(line for line in process.stdout if "http://" in line)
+        [address] = re.findall(r"http://127\.0\.0\.1:\d+", said)
         yield address, psutil.Process(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
@@ -213,3 +215,28 @@ def test_the_server_ends_while_it_is_followed(
     assert psutil.wait_procs(children, timeout=5)[1] == []
     browser.get("about:blank")
     browser.get_log("browser")  # the stream broke off, which the page may say
+
+
+def test_formulas_are_set_and_those_that_cannot_be_stay_as_they_are(
+    server: tuple[str, psutil.Process], browse: Callable[..., Chrome], tmp_path: Path
+) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'site.db'}")
+    with database.session() as session:
+        abstract = (
+            r"For $p &lt; q$ it costs from $5 to $6, \(a \unknown b\), $$\pmb{x} = \fcolorbox{red}{white}{y}$$ "
+            r"and $\href{javascript:alert(1)}{x}$ or $\rule{9999em}{9999em}$."
+        )
+        paper = Paper(title=r"An $O(\sqrt{n})$ Bound", title_key="bound", arxiv="2508.00001", abstract=abstract)
+        session.add(paper)
+    database.close()
+    browser = browse()
+    browser.get(f"{server[0]}/papers/2508.00001")
+    wait(browser, lambda b: b.find_elements(By.CSS_SELECTOR, "h1 .katex"))
+    assert browser.find_elements(By.CSS_SELECTOR, "h1 math msqrt")
+    shown = text(browser, "main")
+    assert "it costs from $5 to $6" in shown
+    assert r"\(a \unknown b\)" in shown
+    assert not browser.find_elements(By.CSS_SELECTOR, "a[href^='javascript']")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 1200
+    fonts = browser.execute_script("return [...document.fonts].filter(f => f.status == 'loaded').map(f => f.family)")
+    assert "KaTeX_Main" in fonts

@@ -5,15 +5,20 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from offprint.store import Base, Database, Job, Outcome, default_url
 from offprint.store import Paper as PaperRow
+from offprint.store.database import MIGRATIONS, _alembic, _head
 
 
 def ours(name: str | None, kind: str, *_: object) -> bool:
@@ -27,9 +32,35 @@ def test_migrations_build_exactly_the_models(database: Database) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_two_programs_can_create_the_same_database_at_once(tmp_path: Path) -> None:
+def test_the_newest_revision_is_the_one_that_alembic_knows(database: Database) -> None:
+    assert _head() == ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    assert database.at_head()
+
+
+def test_tables_of_an_older_version_are_brought_up_to_date(new_url: Callable[..., str]) -> None:
+    url = new_url()
+    Database(url).close()
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        config = _alembic()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
+    opened = Database(url)
+    assert opened.at_head()
+    with opened.session() as session:
+        assert session.query(Job).count() == 0
+    opened.close()
+
+
+def test_a_folder_is_made_for_a_file(tmp_path: Path) -> None:
+    Database(f"sqlite:///{tmp_path / 'deep' / 'new.db'}").close()
+    assert (tmp_path / "deep" / "new.db").exists()
+
+
+def test_programs_can_create_the_same_database_at_once(new_url: Callable[..., str]) -> None:
     code = "import sys; from offprint.store import Database; Database(sys.argv[1])"
-    url = f"sqlite:///{tmp_path / 'deep' / 'new.db'}"
+    url = new_url()
     programs = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE) for _ in range(3)]
     errors = [program.communicate()[1].decode() for program in programs]
     assert [program.returncode for program in programs] == [0, 0, 0], errors

@@ -8,10 +8,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
+from offprint.daily.accounts import SignInNeededError
+from offprint.daily.api.problems import problem, speaks, unreadable
+from offprint.daily.feeds import Editions
+from offprint.daily.mail import outbox
 from offprint.daily.measured import Measured, tally
+from offprint.daily.metrics import Metrics, Observed
 from offprint.daily.rendering import fragment
 from offprint.daily.routes import (
     accounts,
@@ -20,14 +26,17 @@ from offprint.daily.routes import (
     community,
     days,
     feeds,
+    moderation,
     operating,
     papers,
     runs,
     search,
+    submissions,
     subscriptions,
 )
 from offprint.daily.runs import Runs
-from offprint.daily.security import HEADERS, FormGuard, SecurityHeaders
+from offprint.daily.search import Semantic
+from offprint.daily.security import Bounds, FormGuard, SecurityHeaders, strict_headers
 from offprint.daily.settings import Settings
 from offprint.lab.executors import Executor
 from offprint.store import Database
@@ -39,7 +48,21 @@ EXPLANATIONS = {
 }
 
 
-ROUTES = (assets, operating, api, feeds, accounts, subscriptions, community, runs, search, papers, days)
+ROUTES = (
+    assets,
+    operating,
+    api,
+    feeds,
+    accounts,
+    subscriptions,
+    community,
+    moderation,
+    submissions,
+    runs,
+    search,
+    papers,
+    days,
+)
 
 
 def create_app(database: Database, *, executor: Executor | None = None, settings: Settings | None = None) -> FastAPI:
@@ -57,30 +80,40 @@ def create_app(database: Database, *, executor: Executor | None = None, settings
     settings = settings or Settings()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Runs]]:
         tally(app.state.measured)
         app.state.runs.start()
-        yield
+        yield {"runs": app.state.runs}
         app.state.runs.stop()
 
     app = FastAPI(title="offprint", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.database = database
     app.state.settings = settings
     app.state.measured = Measured(database)
-    app.state.runs = Runs(database, executor, app.state.measured)
+    app.state.runs = Runs(database, executor, app.state.measured, enabled=settings.runs)
+    app.state.metrics = Metrics(database)
     app.state.guard = FormGuard(settings.secret)
-    app.add_middleware(SecurityHeaders)
+    app.state.editions = Editions()
+    app.state.semantic = Semantic(settings.semantic_model) if settings.semantic_model else None
+    app.state.outbox = outbox(settings)
+    app.add_middleware(Bounds, refuse=error_page)
+    app.add_middleware(SecurityHeaders, https=settings.https)
+    app.add_middleware(Observed, metrics=app.state.metrics)
     app.mount("/static", assets.VersionedFiles())
     for module in ROUTES:
         app.include_router(module.router)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(SignInNeededError, _sign_in_first)
     app.add_exception_handler(RequestValidationError, _not_found)
+    app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(Exception, _broken)
     return app
 
 
 def error_page(request: Request, status: int, explanation: str) -> Response:
-    """Return an error as a page, or as a short notice where htmx asked."""
+    """Return an error as a page, as a short notice where htmx asked, or as a problem where programs ask."""
+    if speaks(request):
+        return problem(request, status, explanation)
     title = http.HTTPStatus(status).phrase
     template = "_notice.html" if request.headers.get("hx-request") else "error.html"
     return HTMLResponse(fragment(template, request=request, title=title, explanation=explanation), status)
@@ -95,13 +128,31 @@ async def _refused(request: Request, error: Exception) -> Response:
     return response
 
 
+async def _sign_in_first(request: Request, error: Exception) -> Response:
+    """Lead to where one signs in, also from a part of a page that htmx replaces."""
+    assert isinstance(error, SignInNeededError)
+    if request.headers.get("hx-request"):
+        return Response(status_code=204, headers={"HX-Redirect": error.address})
+    return RedirectResponse(error.address, 303)
+
+
 async def _not_found(request: Request, error: Exception) -> Response:
     """Answer an address or a query that cannot be read: nothing can be there."""
+    if speaks(request) and isinstance(error, RequestValidationError):
+        return unreadable(request, error.errors())
     return error_page(request, 404, EXPLANATIONS[404])
+
+
+async def _unstorable(request: Request, error: Exception) -> Response:
+    """Answer what no database column can hold, such as a zero byte: nothing has such a name, and it cannot be kept."""
+    if request.method in ("GET", "HEAD"):
+        return await _not_found(request, error)
+    return error_page(request, 400, "This holds characters or numbers that cannot be stored.")
 
 
 async def _broken(request: Request, error: Exception) -> Response:
     """Answer for an error of ours. The server logs the trace; this answer passes no middleware."""
     response = error_page(request, 500, EXPLANATIONS[500])
-    response.headers.update(HEADERS)
+    settings: Settings = request.app.state.settings
+    response.headers.update(strict_headers(settings.https or request.url.scheme == "https"))
     return response

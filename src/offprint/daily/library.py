@@ -87,10 +87,13 @@ def day(session: Session, date: datetime.date) -> Day | None:
 
 def find(session: Session, name: str) -> Paper | None:
     """Return the paper that an address names: by slug, by arXiv id, or by number for one that has neither."""
-    paper = session.scalar(select(Paper).where(or_(Paper.slug == name, Paper.arxiv == name)))
-    if paper is None and re.fullmatch(r"[1-9]\d{0,8}", name):
+    # One after the other: SQLite's planner may read the whole table for either of two.
+    for column in (Paper.slug, Paper.arxiv):
+        if (paper := session.scalar(select(Paper).where(column == name))) is not None:
+            return paper
+    if re.fullmatch(r"[1-9]\d{0,8}", name):
         return session.get(Paper, int(name))
-    return paper
+    return None
 
 
 def address(paper: Paper) -> str:

@@ -139,7 +139,9 @@ class Measured:
 
     def papers(self, found: Mapping[str, Record]) -> dict[str, PaperView]:
         """Return the views of several papers, by slug."""
-        rows = self._rows(list(found))
+        if not found:
+            return {}
+        rows = self._rows()
         return {slug: self._view(record, rows.get(slug)) for slug, record in found.items()}
 
     def paper(self, record: Record) -> PaperView:
@@ -202,13 +204,11 @@ class Measured:
             ),
         )
 
-    def _rows(self, slugs: list[str]) -> dict[str, Any]:
-        """Return, for each paper, something that changes whenever its outcomes do."""
+    def _rows(self) -> dict[str, Any]:
+        """Return, for each paper that was measured here, something that changes whenever its outcomes do."""
         change = (Row.paper, func.count(), func.max(Row.id), func.max(Row.finished_at))
         with self.database.session() as session:
-            rows = session.execute(
-                select(*change).where(Row.scale == HERE, Row.paper.in_(slugs)).group_by(Row.paper)
-            ).all()
+            rows = session.execute(select(*change).where(Row.scale == HERE).group_by(Row.paper)).all()
         return {row[0]: tuple(row[1:]) for row in rows}
 
 

@@ -15,8 +15,10 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from offprint.daily.abstracts import plain
 from offprint.daily.accounts import current
 from offprint.daily.library import address
+from offprint.daily.mail import folder_shown
 from offprint.daily.runs import told
 from offprint.daily.security import FormGuard
 
@@ -101,6 +103,8 @@ def templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # A look at every file of a page, and of each paper on it, would cost more than rendering it.
+        auto_reload=False,
     )
     found.filters |= {
         "number": number,
@@ -109,8 +113,9 @@ def templates() -> jinja2.Environment:
         "short_date": short_date,
         "moment": moment,
         "byline": byline,
+        "plain": plain,
     }
-    found.globals |= {"asset": asset, "address": address, "told": told}
+    found.globals |= {"asset": asset, "address": address, "told": told, "mail_folder": folder_shown}
     return found
 
 
@@ -125,7 +130,9 @@ def page(request: Request, name: str, *, status: int = 200, **context: Any) -> R
     Templates find the account (or ``None``) as ``account``, and the token for a form by calling ``form_token()``.
     """
     guard: FormGuard = request.app.state.guard
-    known = {"request": request, "account": current(request), "form_token": lambda: guard.token(request)}
+    known = {"request": request, "account": current(request), "form_token": cache(lambda: guard.token(request))}
     response = HTMLResponse(fragment(name, **known, **context), status)
     guard.remember(request, response)
+    # A page is of whoever asked for it: nobody else's cache may keep it.
+    response.headers["Cache-Control"] = "private, no-cache"
     return response

@@ -1,16 +1,28 @@
-"""Runs that readers ask for: queued in the database, performed one task at a time, each in a process of its own."""
+"""Runs that readers ask for: queued in the database, performed one task at a time, each in a process of its own.
+
+Several servers may share the database. A run belongs to the server that took it for as long as that renews the run's
+heartbeat, and none is taken while another goes on. What a server left behind is marked as interrupted by any other, or
+by the next, once its heartbeat is too old.
+"""
 
 from __future__ import annotations
 
+import datetime
 import logging
 import multiprocessing
+import os
+import secrets
+import socket
 import threading
 import time
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Update, and_, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
 
 from offprint.daily.measured import HERE, Measured, tally
 from offprint.lab.executors import Advance, Event, Executor, ProcessPool
@@ -25,6 +37,13 @@ MINUTES = 5.0
 """Time limit of one task (a claim with one seed)."""
 
 MOST_QUEUED = 8
+
+BEAT_SECONDS = 3.0
+STALE_SECONDS = 15.0
+"""How old a heartbeat may be; clocks of servers on several machines must agree better than that."""
+
+LOOK_SECONDS = 5.0
+"""How often the queue is looked at for what another server was asked for."""
 ACTIVE = ("queued", "running")
 STOPPED = "The server was stopped during this run. What was measured is kept; press Run to measure the rest."
 
@@ -59,6 +78,10 @@ class QueueFullError(Exception):
     """Too many runs are waiting."""
 
 
+class RunsOffError(Exception):
+    """The operator has switched runs off."""
+
+
 class Runs:
     """The queue of runs and the one worker that performs them.
 
@@ -71,10 +94,21 @@ class Runs:
         out. It is given one task at a time.
     measured : Measured, optional
         What is asked for the verdicts once a run has ended.
+    enabled : bool
+        Whether readers may ask for runs; without, none is performed either.
     """
 
-    def __init__(self, database: Database, executor: Executor | None = None, measured: Measured | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor | None = None,
+        measured: Measured | None = None,
+        *,
+        enabled: bool = True,
+    ) -> None:
         self.database = database
+        self.enabled = enabled
+        self.name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.stopping = threading.Event()
         self._ledger = Ledger(database)
         self._measured = measured or Measured(database)
@@ -85,13 +119,17 @@ class Runs:
         self._worker: threading.Thread | None = None
 
     def start(self) -> None:
-        """Mark what an earlier server left unfinished as interrupted, and begin with what is queued."""
-        with self.database.session() as session:
-            left = update(Job).where(Job.status == "running")
-            session.execute(left.values(status="interrupted", message=STOPPED, finished_at=now()))
+        """Mark what servers that are gone left unfinished as interrupted, and begin with what is queued."""
+        self._interrupt_abandoned()
         self.stopping.clear()
-        self._worker = threading.Thread(target=self._work, name="runs", daemon=True)
-        self._worker.start()
+        if self.enabled:
+            self._worker = threading.Thread(target=self._work, name="runs", daemon=True)
+            self._worker.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether runs that are asked for will be performed; also when there are to be none."""
+        return not self.enabled or (self._worker is not None and self._worker.is_alive())
 
     def stop(self, patience: float = 5.0) -> None:
         """End the run in progress, its process with it, and the worker. Queued runs stay for the next server."""
@@ -109,18 +147,27 @@ class Runs:
 
         Raises
         ------
+        RunsOffError
+            If the operator has switched runs off.
         QueueFullError
             If too many runs are waiting.
         """
-        with self._asking, self.database.session() as session:
-            active = select(Job).where(Job.paper == paper.slug, Job.scale == HERE, Job.status.in_(ACTIVE))
-            job = session.scalars(active).first()
+        if not self.enabled:
+            raise RunsOffError
+        try:
+            with self._asking, self.database.session() as session:
+                job = _active(session, paper)
+                if job is None:
+                    waiting = session.scalar(select(func.count()).where(Job.status == "queued")) or 0
+                    if waiting >= MOST_QUEUED:
+                        raise QueueFullError
+                    job = Job(paper=paper.slug, scale=HERE)
+                    session.add(job)
+        except IntegrityError:  # another server was asked at the same moment
+            with self.database.session() as session:
+                job = _active(session, paper)
             if job is None:
-                waiting = session.scalar(select(func.count()).where(Job.status == "queued")) or 0
-                if waiting >= MOST_QUEUED:
-                    raise QueueFullError
-                job = Job(paper=paper.slug, scale=HERE)
-                session.add(job)
+                raise
         self._asked.set()
         return job
 
@@ -143,9 +190,10 @@ class Runs:
     def _work(self) -> None:
         while not self.stopping.is_set():
             try:
+                self._interrupt_abandoned()
                 job = self._next()
                 if job is None:
-                    self._asked.wait(5.0)
+                    self._asked.wait(LOOK_SECONDS)
                     self._asked.clear()
                 else:
                     self._perform(job)
@@ -153,24 +201,32 @@ class Runs:
                 log.exception("a run failed")
                 self.stopping.wait(1.0)
 
+    def _interrupt_abandoned(self) -> None:
+        with self.database.session() as session:
+            left = update(Job).where(Job.status == "running", ~_fresh(Job))
+            session.execute(left.values(status="interrupted", message=STOPPED, finished_at=now()))
+
     def _next(self) -> Job | None:
-        """Take the first run of the queue, so that no one else does."""
+        """Take the first run of the queue, so that no one else does; none while another server performs one."""
         with self.database.session() as session:
             job = session.scalars(select(Job).where(Job.status == "queued").order_by(Job.id).limit(1)).first()
             if job is None:
                 return None
-            taken = update(Job).where(Job.id == job.id, Job.status == "queued")
-            if session.execute(taken.values(status="running", started_at=now())).rowcount == 0:  # type: ignore[attr-defined]
-                return None
-            return job
+            other = aliased(Job)
+            busy = select(other.id).where(other.status == "running", _fresh(other)).exists()
+            taken = update(Job).where(Job.id == job.id, Job.status == "queued", ~busy)
+            moment = now()
+            taken = taken.values(status="running", worker=self.name, started_at=moment, heartbeat_at=moment)
+            return job if _changes(session, taken) else None
 
     def _perform(self, job: Job) -> None:
         status, message = "failed", ""
         try:
             paper = record(job.paper)
-            # What was interrupted or failed goes on where it stopped; what is complete is measured anew.
-            if not self._measure(paper, job, again=False):
-                self._measure(paper, job, again=True)
+            with self._heartbeat(job) as lost:
+                # What was interrupted or failed goes on where it stopped; what is complete is measured anew.
+                if not self._measure(paper, job, lost, again=False):
+                    self._measure(paper, job, lost, again=True)
             status = "done"
         except _Stopped:
             status, message = "interrupted", STOPPED
@@ -178,14 +234,44 @@ class Runs:
             log.exception("the run of %s failed", job.paper)
             message = f"{type(error).__name__}: {error}"
         with self.database.session() as session:
-            ended = update(Job).where(Job.id == job.id)
-            session.execute(ended.values(status=status, message=message, finished_at=now()))
+            session.execute(self._own(job).values(status=status, message=message, finished_at=now()))
         tally(self._measured, [job.paper])
 
-    def _measure(self, paper: Record, job: Job, *, again: bool) -> int:
+    def _own(self, job: Job) -> Update:
+        """Return a change of a run that has no effect once it is no longer ours."""
+        return update(Job).where(Job.id == job.id, Job.worker == self.name, Job.status == "running")
+
+    @contextmanager
+    def _heartbeat(self, job: Job) -> Iterator[threading.Event]:
+        """Renew a run's heartbeat during the block; the event given tells that the run is no longer ours.
+
+        It is not when this process stood still for so long (a closed lid) that another took it for gone.
+        """
+        lost, ended = threading.Event(), threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT_SECONDS):
+                try:
+                    with self.database.session() as session:
+                        if not _changes(session, self._own(job).values(heartbeat_at=now())):
+                            lost.set()
+                except Exception:  # a database that is away for a moment; the next beat may reach it
+                    log.warning("the heartbeat of run %s was not written", job.id, exc_info=True)
+                if lost.is_set() and (performing := self._performing) is not None:
+                    performing.kill()
+
+        heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            yield lost
+        finally:
+            ended.set()
+            heart.join()
+
+    def _measure(self, paper: Record, job: Job, lost: threading.Event, *, again: bool) -> int:
         """Measure a paper's claims and return how many tasks were performed for it."""
-        diary = _Diary(self.database, job.id)
-        self._performing = _OneAtATime(self._executor, self.stopping, diary)
+        diary = _Diary(self.database, self._own(job))
+        self._performing = _OneAtATime(self._executor, lambda: self.stopping.is_set() or lost.is_set(), diary)
         try:
             measure([paper], HERE, ledger=self._ledger, executor=self._performing, again=again, listen=diary.note)
         finally:
@@ -193,16 +279,33 @@ class Runs:
         return diary.expected
 
 
+def _active(session: Session, paper: Record) -> Job | None:
+    active = select(Job).where(Job.paper == paper.slug, Job.scale == HERE, Job.status.in_(ACTIVE))
+    return session.scalars(active).first()
+
+
+def _fresh(job: type[Job]) -> ColumnElement[bool]:
+    """Return the condition that the server which performs a run is alive."""
+    oldest = now() - datetime.timedelta(seconds=STALE_SECONDS)
+    return and_(job.heartbeat_at.is_not(None), job.heartbeat_at >= oldest)
+
+
+def _changes(session: Session, change: Update) -> bool:
+    """Whether a change finds a row to change."""
+    outcome: Any = session.execute(change)
+    return bool(outcome.rowcount)
+
+
 class _Stopped(Exception):
-    """The server is stopping."""
+    """The server is stopping, or the run is no longer its own."""
 
 
 class _OneAtATime:
     """Hands tasks to another executor one by one, and stops between and within them when told to."""
 
-    def __init__(self, executor: Executor, stopping: threading.Event, diary: _Diary) -> None:
+    def __init__(self, executor: Executor, stopped: Callable[[], bool], diary: _Diary) -> None:
         self.executor = executor
-        self.stopping = stopping
+        self.stopped = stopped
         self.diary = diary
         self._current: Task | None = None
 
@@ -211,13 +314,13 @@ class _OneAtATime:
         tasks = list(tasks)
         self.diary.expect(len(tasks))
         for task in tasks:
-            if self.stopping.is_set():
+            if self.stopped():
                 raise _Stopped
             self._current = task
             with closing(self.executor.stream([task])) as events:
                 for event in events:
                     # A task that was killed for the server's sake has no outcome: it must not be stored as an error.
-                    if self.stopping.is_set():
+                    if self.stopped():
                         raise _Stopped
                     yield event
             self._current = None
@@ -232,9 +335,9 @@ class _OneAtATime:
 class _Diary:
     """Writes how far a run is to its row, where every viewer of its page reads it."""
 
-    def __init__(self, database: Database, job: int) -> None:
+    def __init__(self, database: Database, change: Update) -> None:
         self.database = database
-        self.job = job
+        self.change = change
         self.done = 0
         self.expected = 0
         self.total = 0
@@ -265,4 +368,4 @@ class _Diary:
             step = advance.progress
             now_told = Told(self.done, self.total, advance.task.claim, step.label, step.done, step.total)
         with self.database.session() as session:
-            session.execute(update(Job).where(Job.id == self.job).values(progress=asdict(now_told)))
+            session.execute(self.change.values(progress=asdict(now_told)))

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import errno
+import gc
+import multiprocessing
+import os
+import signal
 import socket
 import sys
-from typing import Any, NoReturn
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
+from offprint.daily import logs, settings
 from offprint.daily.app import create_app
 from offprint.daily.library import load_records
+from offprint.daily.mail import outbox
+from offprint.daily.mail.digest import Site
+from offprint.daily.mail.schedule import Schedule
+from offprint.daily.mail.sending import Sender
+from offprint.daily.metrics import SHARED_FOLDER
+from offprint.daily.settings import Settings
 from offprint.lab.results import recorded
 from offprint.papers import RecordError, records
 from offprint.store import Database
 
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
 GRACE_SECONDS = 3
+KEEP_ALIVE_SECONDS = 75
+"""Longer than reverse proxies keep their connections by default, so that it is they who close them."""
 
 
 class _Server(uvicorn.Server):
@@ -23,12 +44,20 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End."""
-        app: Any = self.config.app
-        app.state.runs.stopping.set()
+        runs = self.lifespan.state.get("runs")
+        if runs is not None:
+            runs.stopping.set()
         await super().shutdown(sockets)
 
 
-def serve(host: str = "127.0.0.1", port: int = 8000, database_url: str | None = None) -> None:
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    database_url: str | None = None,
+    *,
+    workers: int = 1,
+    with_digest: bool = False,
+) -> None:
     """Load the records and serve the site until it is interrupted.
 
     Parameters
@@ -39,34 +68,145 @@ def serve(host: str = "127.0.0.1", port: int = 8000, database_url: str | None = 
         The port to listen on; 0 takes any that is free.
     database_url : str, optional
         An SQLAlchemy URL; ``OFFPRINT_DATABASE_URL`` or SQLite in the user's data folder when left out.
+    workers : int
+        Processes that answer. Runs are performed by one of them at a time.
+    with_digest : bool
+        Send the digests that are due, every day at the hour of the settings.
 
     Raises
     ------
     SystemExit
-        With status 1 after one line on standard error, if the port is taken or a record is not valid.
+        With status 1 after one line on standard error, if the port is taken, or a record or a setting is not valid.
     """
+    try:
+        chosen = settings.load()
+        outbox(chosen)
+    except ValueError as error:
+        _stop(str(error))
+    logs.configure(chosen.log_format, chosen.log_level)
     listening = _listen(host, port)
     try:
         total = load_records(database := Database(database_url))
     except RecordError as error:
         _stop(str(error))
     with_results = sum(recorded_safely(slug) for slug in records())
-    host_shown = f"[{host}]" if ":" in host else host
     print(f"offprint: {total} papers, {with_results} with recorded results")
-    print(f"offprint: http://{host_shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-    config = uvicorn.Config(
-        create_app(database),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
+    if not chosen.smtp_url:
+        print(f"offprint: no mail server is set (OFFPRINT_SMTP_URL); mail goes to the folder {chosen.maildir}")
+    print(f"offprint: {_address(listening)}/ (Ctrl-C ends it)", flush=True)
     try:
-        _Server(config).run(sockets=[listening])
+        if workers > 1:
+            database.close()  # connections are not for several processes
+            _Crew(workers, listening, database_url, with_digest).lead()
+        else:
+            _answer(listening, database, chosen, with_digest)
     except KeyboardInterrupt:
         pass
     finally:
         database.close()
+        listening.close()
+
+
+def _answer(listening: socket.socket, database: Database, chosen: Settings, with_digest: bool) -> None:
+    """Answer requests in this process until it is interrupted."""
+    app = create_app(database, settings=chosen)
+    site = Site.of(chosen, _address(listening))
+    schedule = Schedule(lambda: Sender(database, app.state.outbox, site), chosen.digest_hour)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(chosen.trusted_proxies),
+        forwarded_allow_ips=list(chosen.trusted_proxies),
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    # What is there now stays: no request has to wait while the collector goes through all of it.
+    gc.collect()
+    gc.freeze()
+    if with_digest:
+        schedule.start()
+    try:
+        _Server(config).run(sockets=[listening])
+    finally:
+        schedule.stop()
+
+
+class _Crew:
+    """Processes that answer on the same socket. One that dies is replaced; all of them end with this one."""
+
+    def __init__(self, size: int, listening: socket.socket, database_url: str | None, with_digest: bool) -> None:
+        self.size = size
+        self.listening = listening
+        self.database_url = database_url
+        self.with_digest = with_digest
+        self.ending = False
+
+    def lead(self) -> None:
+        """Keep the crew complete until this process is told to end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+        with _shared_figures():
+            crew = [self._hire(place) for place in range(self.size)]
+            while not self.ending:
+                wait([member.sentinel for member in crew], timeout=0.5)
+                for place, member in enumerate(crew):
+                    if member.exitcode is None or self.ending:
+                        continue
+                    if member.exitcode == uvicorn.config.STARTUP_FAILURE:
+                        self.ending = True  # the next would fail as well
+                    else:
+                        crew[place] = self._hire(place)
+            for member in crew:
+                member.terminate()
+            for member in crew:
+                member.join()
+
+    def _hire(self, place: int) -> SpawnProcess:
+        context = multiprocessing.get_context("spawn")
+        # The digests are one process's work.
+        with_digest = self.with_digest and place == 0
+        member = context.Process(
+            target=_member, args=(self.listening, self.database_url, with_digest, os.getpid()), name=f"server {place}"
+        )
+        member.start()
+        return member
+
+    def _end(self, *_: object) -> None:
+        self.ending = True
+
+
+def _member(listening: socket.socket, database_url: str | None, with_digest: bool, leader: int) -> None:
+    """Answer as one of several processes, and for no longer than the one that leads them lives."""
+    threading.Thread(target=_follow, args=(leader,), daemon=True).start()
+    chosen = settings.load()
+    logs.configure(chosen.log_format, chosen.log_level)
+    database = Database(database_url)
+    try:
+        _answer(listening, database, chosen, with_digest)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        database.close()
+
+
+def _follow(leader: int) -> None:
+    pause = threading.Event()
+    while os.getppid() == leader:
+        pause.wait(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _shared_figures() -> Iterator[None]:
+    """Name a folder in which the processes started meanwhile add up their metrics."""
+    with tempfile.TemporaryDirectory(prefix="offprint-metrics-") as folder:
+        os.environ[SHARED_FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[SHARED_FOLDER]
 
 
 def recorded_safely(slug: str) -> bool:
@@ -75,6 +215,11 @@ def recorded_safely(slug: str) -> bool:
         return recorded(records()[slug]) is not None
     except ValueError:
         return False
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "OFFPRINT_"
+SECRET = ("secret", "smtp_url", "metrics_token")
+"""Settings whose values are not repeated to anyone."""
+
+ELSEWHERE = {
+    "OFFPRINT_DATABASE_URL": (
+        "`offprint.db` in the data folder",
+        "The database: `sqlite:////path/to/file.db`, or `postgresql://user:password@host/name` (needs the extra "
+        "`postgres`).",
+    ),
+    "PORT": ("`8000`", "The port of `offprint serve`, unless `--port` says otherwise."),
+    "XDG_DATA_HOME": ("`~/.local/share`", "Where the data folder `offprint` is, on Linux."),
+}
+"""What is read elsewhere: default and description by variable."""
 
 
 def data_folder() -> Path:
@@ -31,7 +47,7 @@ class Settings(BaseSettings):
     'https://papers.example.org'
     """
 
-    model_config = SettingsConfigDict(env_prefix="OFFPRINT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     base_url: str = Field(
         default="",
@@ -52,9 +68,16 @@ class Settings(BaseSettings):
         description="The folder (Maildir) that takes the mail while there is no SMTP server.",
     )
     mail_from: str = Field(default="offprint <offprint@localhost>", description="The sender of mails.")
+    unsubscribe_mail: str = Field(
+        default="",
+        description="An address whose mail someone reads, which mails then offer as another way to unsubscribe.",
+    )
     digest_hour: int = Field(default=6, ge=0, le=23, description="The hour (UTC) of the built-in schedule for digests.")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Addresses of reverse proxies whose `X-Forwarded-…` headers count, separated by commas."
+    )
+    arxiv_url: str = Field(
+        default="https://export.arxiv.org/api/query", description="Where arXiv's API is asked for papers."
     )
     semantic_model: str = Field(
         default="", description="A sentence-transformers model by name or path; search is lexical only when empty."
@@ -83,13 +106,58 @@ class Settings(BaseSettings):
             raise ValueError(f"an address such as https://papers.example.org is wanted, got {value!r}")
         return value.rstrip("/")
 
-    @model_validator(mode="after")
-    def _mail_is_signed(self) -> Self:
-        if any(character in self.mail_from for character in "\r\n"):
-            raise ValueError("mail_from must be one line")
-        return self
+    @field_validator("mail_from")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if any(character in value for character in "\r\n"):
+            raise ValueError("one line is wanted")
+        return value
 
     @cached_property
     def https(self) -> bool:
         """Whether readers reach the site over TLS."""
         return self.base_url.startswith("https://")
+
+
+class SettingsError(ValueError):
+    """A variable that cannot be read, named in one line."""
+
+
+def load() -> Settings:
+    """Read the settings from the environment.
+
+    Raises
+    ------
+    SettingsError
+        Naming each variable that cannot be read, and what was found in it unless it is secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(problem) for problem in error.errors())) from None
+
+
+def _complaint(problem: Any) -> str:
+    name = str(problem["loc"][0])
+    found = "" if name in SECRET else f" (found {str(problem['input'])[:80]!r})"
+    return f"{PREFIX}{name.upper()}: {problem['msg'].removeprefix('Value error, ')}{found}"
+
+
+def table() -> str:
+    """Return all variables with their defaults and meaning, as a table in Markdown."""
+    rows = {
+        f"{PREFIX}{name.upper()}": (_default(field), field.description) for name, field in Settings.model_fields.items()
+    }
+    lines = [f"| `{name}` | {default} | {description} |" for name, (default, description) in (rows | ELSEWHERE).items()]
+    return "\n".join(["| Variable | Default | What it sets |", "| --- | --- | --- |", *lines]) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        path: Path = field.get_default(call_default_factory=True)
+        return f"`{path.name}` in the data folder"
+    return (
+        f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+        if field.default
+        else "–"
+    )

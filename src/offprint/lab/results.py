@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,11 @@ def folder(paper: Record) -> Path:
     configured = os.environ.get(FOLDER_VARIABLE)
     if configured:
         return Path(configured)
+    return _own_folder()
+
+
+@cache
+def _own_folder() -> Path:
     package = Path(__file__).parents[1]
     checkout = package.parents[1]
     return checkout / "results" if (checkout / "pyproject.toml").exists() else package / "results"

@@ -1,20 +1,33 @@
-"""Opening the database: SQLite in the user's data folder by default, anything SQLAlchemy speaks by URL."""
+"""Opening the database: SQLite in the user's data folder by default, PostgreSQL by URL."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 URL_VARIABLE = "OFFPRINT_DATABASE_URL"
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+CONNECTIONS = 20
+"""Connections kept open; as many again are opened for a while when all are busy."""
+
+MIGRATION_LOCK = 5_203_841_690_447
+"""The number under which PostgreSQL knows the lock that a program holds while it migrates."""
 
 
 def default_url() -> str:
@@ -43,18 +56,36 @@ class Database:
     """
 
     def __init__(self, url: str | None = None) -> None:
-        parsed = make_url(url or default_url())
-        options: dict[str, Any] = {}
-        if parsed.get_backend_name() == "sqlite":
-            if parsed.database and parsed.database != ":memory:":
-                Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-            else:
-                options = {"poolclass": sqlalchemy.StaticPool, "connect_args": {"check_same_thread": False}}
-        self.engine = sqlalchemy.create_engine(parsed, **options)
-        if parsed.get_backend_name() == "sqlite":
+        self.url = _driver(make_url(url or default_url()))
+        options: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS}
+        if self.sqlite and self.file is None:
+            options = {"poolclass": sqlalchemy.StaticPool, "connect_args": {"check_same_thread": False}}
+        elif self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            # A server that was started anew has forgotten its connections.
+            options |= {
+                "pool_pre_ping": True,
+                "connect_args": {"connect_timeout": self.url.query.get("connect_timeout", 5)},
+            }
+        # Parameters hold what readers wrote, and the addresses of subscribers: none of that belongs into a log.
+        self.engine = sqlalchemy.create_engine(self.url, hide_parameters=True, **options)
+        if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         self.migrate()
+
+    @property
+    def sqlite(self) -> bool:
+        """Whether it is SQLite."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database; ``None`` in memory and on a server."""
+        if not self.sqlite or self.url.database in (None, "", ":memory:"):
+            return None
+        return Path(str(self.url.database)).expanduser()
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -64,25 +95,58 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the tables up to the newest revision; does nothing when they are."""
-        from alembic import command
-        from alembic.config import Config
-        from alembic.runtime.migration import MigrationContext
-        from alembic.script import ScriptDirectory
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
-                # Taken at once, so that two programs that start together do not both create the tables.
+            # Taken at once, so that two programs that start together do not both create the tables.
+            if self.sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            head = ScriptDirectory.from_config(config).get_current_head()
-            if MigrationContext.configure(connection).get_current_revision() != head:
+            elif connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+            if not _at_head(connection):
+                from alembic import command
+
+                config = _alembic()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
 
+    def at_head(self) -> bool:
+        """Whether the tables are those of this version of the program."""
+        with self.engine.connect() as connection:
+            return _at_head(connection)
+
     def close(self) -> None:
-        """Give every connection back."""
+        """Give every connection back, and let SQLite see to its statistics where they have grown old."""
+        if self.sqlite:
+            with suppress(OperationalError), self.engine.connect() as connection:  # not while another program writes
+                connection.exec_driver_sql("PRAGMA busy_timeout = 100")
+                connection.exec_driver_sql("PRAGMA optimize")
         self.engine.dispose()
+
+
+def _driver(url: URL) -> URL:
+    """Choose the driver that the extra ``postgres`` brings, unless the address names one."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def _alembic() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _at_head(connection: Connection) -> bool:
+    """Whether the newest migration was applied. Asked at every start, so without Alembic, which is slow to load."""
+    if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+        return False
+    applied = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    return list(applied) == [_head()]
+
+
+@cache
+def _head() -> str:
+    """Return the newest revision, which the name of its file begins with."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -52,11 +53,24 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime.datetime: UTCDateTime, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012
 
 
+_ON_RECORD = text("slug IS NOT NULL")
+
+
 class Paper(Base):
     """A paper that readers can find: from a record of ours, an import, or both (joined by arXiv id or title)."""
 
     __tablename__ = "papers"
-    __table_args__ = (Index("papers_by_hotness", "hotness", "id"),)
+    __table_args__ = (
+        Index("papers_by_hotness", "hotness", "id"),
+        Index("papers_by_year", "year", "id"),
+        # Few have claims, and on most sites few have code: the newest of them are found without a look at the rest.
+        *(
+            Index(name, "id", sqlite_where=text(condition), postgresql_where=text(condition))
+            for name, condition in (("papers_with_claims", "n_claims > 0"), ("papers_with_code", "code IS NOT NULL"))
+        ),
+        # SQLite takes what most rows share, no slug, for what a slug finds, and would rather read the whole table.
+        Index("papers_on_record", "slug", sqlite_where=_ON_RECORD, postgresql_where=_ON_RECORD),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     arxiv: Mapped[str | None] = mapped_column(String(32), unique=True)
@@ -136,10 +150,18 @@ class Outcome(Base):
     finished_at: Mapped[datetime.datetime] = mapped_column(default=now)
 
 
+_ACTIVE = text("status IN ('queued', 'running')")
+
+
 class Job(Base):
     """A run that a reader asked for on the site, and how far it is."""
 
     __tablename__ = "jobs"
+    __table_args__ = (
+        Index(
+            "one_active_job_of_a_paper", "paper", "scale", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     paper: Mapped[str] = mapped_column(String(100), index=True)
@@ -159,12 +181,14 @@ class Embedding(Base):
     """A paper's text as a vector, made by one model from one version of the text."""
 
     __tablename__ = "embeddings"
+    __table_args__ = (Index("embeddings_by_moment", "model", "embedded_at"),)
 
     paper_id: Mapped[int] = mapped_column(ForeignKey("papers.id", ondelete="CASCADE"), primary_key=True)
     model: Mapped[str] = mapped_column(String(200), primary_key=True)
     text_hash: Mapped[str] = mapped_column(String(64))
     vector: Mapped[bytes] = mapped_column(LargeBinary)
     """Single precision, little-endian, of unit length."""
+    embedded_at: Mapped[datetime.datetime] = mapped_column(default=now)
 
 
 class Import(Base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from offprint.store.models import Base, Paper, now
@@ -121,6 +121,11 @@ class Subscription(Base):
     asked_at: Mapped[datetime.datetime] = mapped_column(default=now)
     confirmed_at: Mapped[datetime.datetime | None] = mapped_column(index=True)
     last_digest_at: Mapped[datetime.datetime | None]
+    """The moment up to which papers were looked at for its mails."""
+    n_refused: Mapped[int] = mapped_column(default=0)
+    """Mails in a row that the address's server refused for good."""
+    paused_at: Mapped[datetime.datetime | None]
+    """When they were too many; it gets no mail until its reader confirms it anew."""
 
 
 class Delivery(Base):
@@ -136,3 +141,18 @@ class Delivery(Base):
     """Of the mail that holds it."""
     claimed_at: Mapped[datetime.datetime] = mapped_column(default=now)
     sent_at: Mapped[datetime.datetime | None]
+
+
+class OutgoingMail(Base):
+    """A digest that is still to be handed over, exactly as it goes out; gone once it has been."""
+
+    __tablename__ = "outgoing_mails"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    subscription_id: Mapped[int] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"), index=True)
+    message_id: Mapped[str] = mapped_column(String(200), unique=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime.datetime] = mapped_column(index=True)
+    """When it may be taken: later while a sender holds it, and after a failure that may pass."""
+    subscription: Mapped[Subscription] = relationship()

@@ -7,46 +7,95 @@ import time
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 
-from offprint.daily import library
+from offprint.daily import citations, community, library
+from offprint.daily.abstracts import abstract, has_math
+from offprint.daily.accounts import current
+from offprint.daily.measured import views
 from offprint.daily.rendering import page
 from offprint.daily.routes.runs import measured_block
+from offprint.daily.search import similar
+from offprint.daily.settings import Settings
+from offprint.daily.votes import voted
 from offprint.papers import records
 from offprint.store import Database, Paper
 
 router = APIRouter(include_in_schema=False)
 READ = ["GET", "HEAD"]
+SIMILAR = 5
+NAMED = 30
+"""Authors that the BibTeX entry on the page names; the one to save names all."""
 
 
 @router.api_route("/papers/{name}", methods=READ)
 def paper(request: Request, name: str) -> Response:
-    """Show a paper: what it is, what it claims, and what was measured."""
-    found, days = _paper(request, name)
-    if library.address(found) != f"/papers/{name}":
-        return RedirectResponse(library.address(found), 302)
+    """Show a paper: what it is, what it claims, what was measured, and what readers say of it."""
+    database: Database = request.app.state.database
+    reader = current(request)
+    with database.session() as session:
+        found, days = _found(session, name)
+        if library.address(found) != f"/papers/{name}":
+            return RedirectResponse(library.address(found), 302)
+        alike = similar(session, found, limit=SIMILAR, semantic=request.app.state.semantic)
+        mine = voted(session, reader, [found, *alike])
     record = records().get(found.slug or "")
-    block = measured_block(request, record) if record else None
-    # Without JavaScript the page loads itself anew while a run goes on; the address must differ for it to be a load.
-    now = int(time.time())
-    return page(request, "paper.html", paper=found, record=record, block=block, days=days, now=now)
+    return page(
+        request,
+        "paper.html",
+        paper=found,
+        days=days,
+        abstract=abstract(found.abstract),
+        math=has_math(found.title, found.summary, found.abstract, *(other.title for other in alike)),
+        code=_web_address(found.code),
+        bibtex=citations.bibtex(found, _address(request, found), NAMED),
+        record=record,
+        block=measured_block(request, record) if record else None,
+        community=community.view(request, found),
+        similar=alike,
+        views=views(request.app.state.measured, alike),
+        voted_ids=mine,
+        # Without JavaScript the page loads itself anew while a run goes on; to be a load, the address must differ.
+        now=int(time.time()),
+    )
 
 
 @router.api_route("/papers/{name}/bibtex", methods=READ)
 def bibtex(request: Request, name: str) -> Response:
     """Give a paper's BibTeX entry as plain text."""
-    found, _ = _paper(request, name)
-    record = records().get(found.slug or "")
-    if record is None:
-        raise HTTPException(404)
-    return PlainTextResponse(record.bibtex + "\n")
+    found = _cited(request, name)
+    return PlainTextResponse(citations.bibtex(found, _address(request, found)) + "\n")
 
 
-def _paper(request: Request, name: str) -> tuple[Paper, list[datetime.date]]:
+@router.api_route("/papers/{name}/ris", methods=READ)
+def ris(request: Request, name: str) -> Response:
+    """Give a paper's RIS record, as a file that reference managers open."""
+    found = _cited(request, name)
+    headers = {"Content-Disposition": f'attachment; filename="{citations.key(found)}.ris"'}
+    record = citations.ris(found, _address(request, found))
+    return Response(record, media_type="application/x-research-info-systems; charset=utf-8", headers=headers)
+
+
+def _found(session: Session, name: str) -> tuple[Paper, list[datetime.date]]:
     """Return a paper and the days that list it, newest first."""
+    found = library.find(session, name)
+    if found is None:
+        raise HTTPException(404, "There is no such paper here.")
+    return found, sorted((listing.day for listing in found.listings), reverse=True)
+
+
+def _cited(request: Request, name: str) -> Paper:
     database: Database = request.app.state.database
     with database.session() as session:
-        found = library.find(session, name)
-        if found is None:
-            raise HTTPException(404, "There is no such paper here.")
-        return found, sorted((listing.day for listing in found.listings), reverse=True)
+        return _found(session, name)[0]
+
+
+def _address(request: Request, found: Paper) -> str:
+    settings: Settings = request.app.state.settings
+    return (settings.base_url or str(request.base_url).rstrip("/")) + library.address(found)
+
+
+def _web_address(address: str | None) -> str | None:
+    """Return an address that is safe to link to; an import may bring any text."""
+    return address if address and address.startswith(("https://", "http://")) else None

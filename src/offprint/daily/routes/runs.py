@@ -13,12 +13,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from offprint.daily import limits
 from offprint.daily.measured import Measured, PaperView
 from offprint.daily.rendering import fragment
-from offprint.daily.runs import ACTIVE, QueueFullError, Runs
+from offprint.daily.runs import ACTIVE, QueueFullError, Runs, RunsOffError
 from offprint.daily.security import FormGuard
 from offprint.papers import Record, records
-from offprint.store import Job
+from offprint.store import Database, Job
 
 router = APIRouter(include_in_schema=False)
 
@@ -36,6 +37,8 @@ class Block:
     job: Job | None
     ahead: int
     token: str
+    enabled: bool
+    """Whether readers may run claims here."""
 
     @property
     def active(self) -> bool:
@@ -50,7 +53,7 @@ def measured_block(request: Request, record: Record, job: Job | None = None) -> 
     guard: FormGuard = request.app.state.guard
     job = job or runs.newest(record.slug)
     ahead = runs.ahead(job) if job is not None and job.status == "queued" else 0
-    return Block(measured.paper(record), job, ahead, guard.token(request))
+    return Block(measured.paper(record), job, ahead, guard.token(request), runs.enabled)
 
 
 @router.post("/papers/{slug}/run")
@@ -63,10 +66,14 @@ async def run(request: Request, slug: str) -> Response:
     record = records().get(slug)
     if record is None:
         raise HTTPException(404, "There is no such paper on record.")
+    database: Database = request.app.state.database
+    await run_in_threadpool(limits.allow, database, "run", limits.visitor_address(request))
     if not await run_in_threadpool(measured.runnable, record):
         raise HTTPException(409, "No claim of this paper can be run yet.")
     try:
         job = await run_in_threadpool(runs.ask, record)
+    except RunsOffError:
+        raise HTTPException(403, "Runs are switched off on this site.") from None
     except QueueFullError:
         raise HTTPException(429, "Many runs are waiting. Try again in a few minutes.", {"Retry-After": "120"}) from None
     if request.headers.get("hx-request"):

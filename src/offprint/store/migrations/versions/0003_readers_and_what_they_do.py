@@ -11,6 +11,7 @@ down_revision = "0002"
 INDEXES = [
     ("ix_listings_submitter", "listings", ["submitter"]),
     ("ix_papers_runs_here", "papers", ["runs_here"]),
+    ("embeddings_by_moment", "embeddings", ["model", "embedded_at"]),
     ("papers_by_hotness", "papers", ["hotness", "id"]),
     ("ix_rate_limits_expires_at", "rate_limits", ["expires_at"]),
     ("ix_sign_in_links_email", "sign_in_links", ["email"]),
@@ -22,6 +23,8 @@ INDEXES = [
     ("ix_comments_account_id", "comments", ["account_id"]),
     ("ix_deliveries_message_id", "deliveries", ["message_id"]),
     ("ix_deliveries_paper_id", "deliveries", ["paper_id"]),
+    ("ix_outgoing_mails_not_before", "outgoing_mails", ["not_before"]),
+    ("ix_outgoing_mails_subscription_id", "outgoing_mails", ["subscription_id"]),
     ("ix_votes_paper_id", "votes", ["paper_id"]),
     ("ix_web_sessions_account_id", "web_sessions", ["account_id"]),
     ("ix_web_sessions_expires_at", "web_sessions", ["expires_at"]),
@@ -31,6 +34,7 @@ TABLES = (
     "web_sessions",
     "votes",
     "embeddings",
+    "outgoing_mails",
     "deliveries",
     "comments",
     "authorships",
@@ -92,6 +96,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(length=200), nullable=False),
         sa.Column("text_hash", sa.String(length=64), nullable=False),
         sa.Column("vector", sa.LargeBinary(), nullable=False),
+        _when("embedded_at"),
         _of("papers"),
         sa.PrimaryKeyConstraint("paper_id", "model"),
     )
@@ -100,6 +105,19 @@ def upgrade() -> None:
             op.add_column(table, column)
     for name, table, indexed in INDEXES:
         op.create_index(name, table, indexed)
+    _one_active_job_of_a_paper()
+    known = sa.text("slug IS NOT NULL")
+    op.create_index("papers_on_record", "papers", ["slug"], sqlite_where=known, postgresql_where=known)
+
+
+def _one_active_job_of_a_paper() -> None:
+    active = "status IN ('queued', 'running')"
+    first = f"SELECT min(id) FROM jobs WHERE {active} GROUP BY paper, scale"
+    op.execute(f"UPDATE jobs SET status = 'interrupted' WHERE {active} AND id NOT IN ({first})")
+    where = sa.text(active)
+    op.create_index(
+        "one_active_job_of_a_paper", "jobs", ["paper", "scale"], unique=True, sqlite_where=where, postgresql_where=where
+    )
 
 
 def _accounts() -> None:
@@ -191,6 +209,8 @@ def _mail() -> None:
         _when("asked_at"),
         _when("confirmed_at", known=False),
         _when("last_digest_at", known=False),
+        sa.Column("n_refused", sa.Integer(), nullable=False),
+        _when("paused_at", known=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("token_hash"),
     )
@@ -207,10 +227,24 @@ def _mail() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("subscription_id", "paper_id"),
     )
+    op.create_table(
+        "outgoing_mails",
+        _key("id"),
+        _key("subscription_id"),
+        sa.Column("message_id", sa.String(length=200), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        _when("not_before"),
+        _of("subscriptions"),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("message_id"),
+    )
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_index("papers_on_record", "papers")
+    op.drop_index("one_active_job_of_a_paper", "jobs")
     for name, table, _ in reversed(INDEXES):
         op.drop_index(name, table)
     for table in TABLES:

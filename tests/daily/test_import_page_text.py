@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from offprint.daily.importing.page_text import PageText, read_page_text
+from offprint.daily.importing.streaming import Report, perform
 from offprint.daily.library import day, load_records
-from offprint.daily.page_text import import_page_text, read_page_text
 from offprint.store import Database, Listing, Paper
 
 DAY = datetime.date(2025, 8, 20)
@@ -47,6 +48,10 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
+def import_page_text(path: Path, year: int, database: Database) -> Report:
+    return perform(PageText(path, year), database)
+
+
 def on_day(database: Database, date: datetime.date = DAY) -> list[tuple[str, str | None]]:
     with database.session() as session:
         found = day(session, date)
@@ -61,8 +66,8 @@ def rows(database: Database) -> list[tuple[object, ...]]:
 
 def test_titles_are_matched_and_the_order_of_the_page_is_kept(page: Path, database: Database) -> None:
     report = import_page_text(page, 2025, database)
-    assert (report.days, report.papers, report.matched, report.new) == ((DAY,), 3, 2, 1)
-    assert report.skipped == ()
+    assert (report.first_day, report.last_day, report.papers, report.on_record, report.new) == (DAY, DAY, 3, 2, 1)
+    assert report.skipped == []
     listed = on_day(database)
     assert [title for title, _ in listed[:3]] == [
         "Gamma Theory of Streams",
@@ -81,7 +86,7 @@ def test_importing_twice_changes_nothing(page: Path, database: Database) -> None
     import_page_text(page, 2025, database)
     before = rows(database)
     report = import_page_text(page, 2025, database)
-    assert (report.papers, report.matched, report.new) == (3, 2, 0)
+    assert (report.papers, report.on_record, report.new, report.changed) == (3, 2, 0, 0)
     assert rows(database) == before
     load_records(database)
     assert rows(database) == before
@@ -89,7 +94,7 @@ def test_importing_twice_changes_nothing(page: Path, database: Database) -> None
 
 def test_the_records_need_not_be_loaded_first(page: Path, package: Path, tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'fresh.db'}")
-    assert import_page_text(page, 2025, database).matched == 2
+    assert import_page_text(page, 2025, database).on_record == 2
     database.close()
 
 
@@ -146,12 +151,12 @@ def test_every_fault_is_reported_with_its_line(tmp_path: Path, database: Databas
         (28, "not a title"),
         (30, "no abstract after this title"),
     ]
-    assert report.days == (datetime.date(2024, 8, 20),)
+    assert report.first_day == report.last_day == datetime.date(2024, 8, 20)
     assert on_day(database, datetime.date(2024, 8, 20)) == [
         ("A Good Title", "A good abstract, which ends as a sentence does.")
     ]
     assert str(report).splitlines()[:2] == [
-        "2024-08-20: 1 papers, 0 on record, 1 new, 8 skipped",
+        "1 papers (2024-08-20): 0 on record, 1 new, 0 changed, 8 skipped",
         "line 2: no such day: 'Feb 30'",
     ]
 

@@ -1,0 +1,137 @@
+"""Which papers a list holds: those of a day, a week or a month, by whom, in which order, and page by page."""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import Session, aliased
+
+from offprint.store import Listing, Paper
+
+Order = Literal["publishedAt", "trending"]
+Listed = list[tuple[Paper, Listing]]
+
+
+@dataclass(frozen=True)
+class Days:
+    """Some days in a row, the last included."""
+
+    first: datetime.date
+    last: datetime.date
+
+    @classmethod
+    def of_date(cls, written: str) -> Days:
+        """Return one day, written ``2025-08-20``."""
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
+            raise ValueError("should be a day, such as 2025-08-20")
+        try:
+            day = datetime.date.fromisoformat(written)
+        except ValueError:
+            raise ValueError("should be a day that there is, such as 2025-08-20") from None
+        return cls(day, day)
+
+    @classmethod
+    def of_week(cls, written: str) -> Days:
+        """Return an ISO week, written ``2025-W34``.
+
+        Examples
+        --------
+        >>> Days.of_week("2025-W01").first
+        datetime.date(2024, 12, 30)
+        """
+        year, week = map(int, written.split("-W"))
+        try:
+            first = datetime.date.fromisocalendar(year, week, 1)
+        except ValueError:
+            raise ValueError(f"{year} has no week {week}") from None
+        last = min(first.toordinal() + 6, datetime.date.max.toordinal())
+        return cls(first, datetime.date.fromordinal(last))
+
+    @classmethod
+    def of_month(cls, written: str) -> Days:
+        """Return a month, written ``2025-08``."""
+        year, month = map(int, written.split("-"))
+        return cls(datetime.date(year, month, 1), datetime.date(year, month, calendar.monthrange(year, month)[1]))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a list is asked to hold: papers listed on all of the days given, and by the submitter if one is given."""
+
+    days: tuple[Days, ...] = ()
+    submitter: str | None = None
+
+    def conditions(self, listing: type[Listing]) -> list[ColumnElement[bool]]:
+        """Return what a listing must satisfy."""
+        found: list[ColumnElement[bool]] = [listing.day.between(days.first, days.last) for days in self.days]
+        if self.submitter is not None:
+            found.append(listing.submitter == self.submitter)
+        return found
+
+
+def page_of(session: Session, asked: Asked, order: Order, p: int, limit: int) -> tuple[Listed, bool]:
+    """Return one page of a list, and whether there is another after it. Each paper is listed once, at its newest.
+
+    Parameters
+    ----------
+    session : Session
+    asked : Asked
+        Which papers.
+    order : str
+        ``publishedAt``: the newest day first, and within a day in the order of its page. ``trending``: by hotness.
+    p : int
+        Which page, from 0.
+    limit : int
+        How many papers a page has.
+    """
+    find = _hottest if order == "trending" else _newest
+    found = find(session, asked, p * limit, limit + 1)
+    return found[:limit], len(found) > limit
+
+
+def newest_listings(session: Session, papers: Sequence[Paper], asked: Asked | None = None) -> dict[int, Listing]:
+    """Return the newest listing of each of some papers, by the paper's number."""
+    mine = Listing.paper_id.in_([paper.id for paper in papers]), *(asked or Asked()).conditions(Listing)
+    return {
+        listing.paper_id: listing for listing in session.scalars(select(Listing).where(*mine).order_by(Listing.day))
+    }
+
+
+def _newest(session: Session, asked: Asked, offset: int, count: int) -> Listed:
+    later = aliased(Listing)
+    again = select(later.id).where(later.paper_id == Listing.paper_id, later.day > Listing.day)
+    listings = session.scalars(
+        select(Listing)
+        .where(*asked.conditions(Listing), ~exists(again.where(*asked.conditions(later))))
+        .order_by(Listing.day.desc(), Listing.position, Listing.id)
+        .offset(offset)
+        .limit(count)
+    ).all()
+    papers = _papers(session, [listing.paper_id for listing in listings])
+    return [(papers[listing.paper_id], listing) for listing in listings if listing.paper_id in papers]
+
+
+def _hottest(session: Session, asked: Asked, offset: int, count: int) -> Listed:
+    conditions = asked.conditions(Listing)
+    # Few papers are found from their listings; all of them are walked in the order of the index.
+    among = (
+        Paper.id.in_(select(Listing.paper_id).where(*conditions))
+        if conditions
+        else exists(select(Listing.id).where(Listing.paper_id == Paper.id))
+    )
+    hottest = select(Paper.id).where(among).order_by(Paper.hotness.desc(), Paper.id.desc()).offset(offset).limit(count)
+    found = session.scalars(hottest).all()
+    papers = _papers(session, found)
+    listings = newest_listings(session, list(papers.values()), asked)
+    return [(papers[number], listings[number]) for number in found if number in papers and number in listings]
+
+
+def _papers(session: Session, numbers: Sequence[int]) -> dict[int, Paper]:
+    """Return papers by number, without those that have gone meanwhile; read once it is known which a page shows."""
+    return {paper.id: paper for paper in session.scalars(select(Paper).where(Paper.id.in_(numbers)))}

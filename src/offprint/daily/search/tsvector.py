@@ -1,0 +1,210 @@
+"""The full-text index of PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sqlalchemy import (
+    ColumnElement,
+    case,
+    column,
+    exists,
+    func,
+    literal_column,
+    not_,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.orm import Session
+
+from offprint.daily.search.query import Query, Term
+from offprint.daily.search.words import WEIGHTS, begins, plain, run
+from offprint.store import Paper
+
+INDEX = table("papers_search", column("paper_id"), column("heading"), column("words"))
+IDENTITY: ColumnElement[int] = INDEX.c.paper_id
+MEMBER = IDENTITY
+LABELS = {"title": "A", "author": "B", "arxiv": "C"}
+"""The labels of the fields in the column ``heading``."""
+
+PLANNING = text(
+    "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
+    " set_config('cpu_operator_cost', '0.05', true), set_config('random_page_cost', '1.1', true)"
+)
+"""For one transaction. Which plan is good depends on how common the words are, so that one for all will not do; and to
+look into a row's words costs more than the planner thinks, for whom it is like comparing two numbers."""
+
+_BY_LABEL = ", ".join(str(WEIGHTS[name] / 10) for name in ("abstract", "summary", "authors", "title"))
+_WEIGHTS: ColumnElement[object] = literal_column(f"'{{{_BY_LABEL}}}'::float4[]")
+_LEXEMES = text("SELECT word, ts_lexize('offprint_english', word) FROM unnest(CAST(:words AS text[])) AS word")
+_COMMON = text(
+    "SELECT known.lexeme FROM pg_stats, pg_class,"
+    " unnest(most_common_elems::text::text[], most_common_elem_freqs) AS known (lexeme, share)"
+    " WHERE pg_class.oid = 'papers_search'::regclass AND schemaname = pg_class.relnamespace::regnamespace::text"
+    " AND tablename = 'papers_search' AND attname = 'words'"
+    " AND lexeme = ANY (CAST(:lexemes AS text[])) AND share * reltuples > :most"
+)
+"""Which of some lexemes more than so many papers hold, by the statistics that the database keeps."""
+
+WORD = re.compile(r"[^\W_]+")
+
+
+def newest(
+    session: Session,
+    query: Query,
+    allowed: Sequence[ColumnElement[bool]],
+    limit: int,
+    *,
+    heading: bool = False,
+    prefix: bool = False,
+) -> list[tuple[int, float]]:
+    """Return the newest papers that match, as (id, score), the newest first; parameters as for SQLite's index."""
+    session.execute(PLANNING)
+    conditions = _conditions(query, heading, prefix)
+    order = IDENTITY + 0 if _misjudged(query) else IDENTITY
+    ids = select(IDENTITY).where(*conditions, *allowed).order_by(order.desc()).limit(limit)
+    found = select(IDENTITY, _score(query, prefix)).where(IDENTITY.in_(ids)).order_by(IDENTITY.desc())
+    return [(row[0], row[1]) for row in session.execute(found).all()]
+
+
+def among(session: Session, query: Query, least: int, *, heading: bool = False, prefix: bool = False) -> set[int]:
+    """Return the ids, from ``least`` on, of the papers that match, whatever the filters."""
+    return set(session.scalars(select(IDENTITY).where(*_conditions(query, heading, prefix), least <= IDENTITY)))
+
+
+def holding(session: Session, words: Sequence[str], most: int) -> list[list[int] | None]:
+    """Return, for each word, the papers that hold it; ``None`` when they are more than ``most``, or seem to be."""
+    lexemes = _lexemes(session, set(words))
+    counted = {"lexemes": list(lexemes.values()), "most": most}
+    common = set(session.scalars(_COMMON, counted).all())
+    rare = [word for word in words if lexemes[word] not in common]
+    found = dict(zip(rare, _newest_ids(session, INDEX.c.words, rare, most + 1), strict=True))
+    return [ids if (ids := found.get(word)) is not None and len(ids) <= most else None for word in words]
+
+
+def titled(session: Session, words: Sequence[str], limit: int) -> list[list[int]]:
+    """Return, for each word, the newest papers that hold it in title, authors or identifiers."""
+    return _newest_ids(session, INDEX.c.heading, words, limit)
+
+
+def _newest_ids(session: Session, vector: ColumnElement[object], words: Sequence[str], limit: int) -> list[list[int]]:
+    if not words:
+        return []
+    session.execute(PLANNING)
+    columns = []
+    for word in words:
+        ids = select(IDENTITY).where(_matches(vector, _written(Term(word)))).order_by(IDENTITY.desc()).limit(limit)
+        columns.append(func.array(ids.scalar_subquery()))
+    return [list(ids) for ids in session.execute(select(*columns)).one()]
+
+
+def left_out(query: Query) -> list[ColumnElement[bool]]:
+    """Return the condition that a paper holds no unwanted term, for searches that want no word."""
+    if not query.unwanted:
+        return []
+    return [not_(exists().where(Paper.id == IDENTITY, _holds_any(query.unwanted)))]
+
+
+def marked(
+    session: Session, query: Query, ids: Sequence[int], start: str, end: str, *, prefix: bool = False
+) -> dict[int, tuple[str, tuple[str, ...]]]:
+    """Return, by id, the title and the texts (summary, claims, abstract) of papers with every match marked.
+
+    PostgreSQL's own way of marking does not know of accents taken off; so the words of the texts are put through the
+    same dictionary as the index, in one statement, and compared here.
+    """
+    columns = Paper.id, Paper.title, Paper.summary, Paper.claims_text, Paper.abstract
+    rows = session.execute(select(*columns).where(Paper.id.in_(ids))).all()
+    wanted = [word for term in query.wanted for word in _tokens(term)]
+    occurring = {word for row in rows for content in row[1:] for word in WORD.findall(content or "")}
+    # Stems keep the letter that words begin with, so that most words need not be looked at.
+    initials = {word[0] for word in wanted}
+    plainly = {word: simple for word in occurring if (simple := _simple(word))[:1] in initials}
+    lexemes = _lexemes(session, {*plainly.values(), *wanted})
+    sought = {lexemes[word] for word in wanted}
+    beginnings = tuple(_tokens(term)[-1] for term in query.wanted if prefix and begins(term))
+    matching = {word for word, simple in plainly.items() if lexemes[simple] in sought or simple.startswith(beginnings)}
+
+    def mark(content: str | None) -> str:
+        return WORD.sub(lambda found: f"{start}{found[0]}{end}" if found[0] in matching else found[0], content or "")
+
+    return {row[0]: (mark(row[1]), (mark(row[2]), mark(row[3]), mark(row[4]))) for row in rows}
+
+
+def _lexemes(session: Session, words: set[str]) -> dict[str, str]:
+    """Return what the index keeps of words."""
+    known = session.execute(_LEXEMES, {"words": sorted(words)})
+    return {word: lexemes[0] if lexemes else word for word, lexemes in known}
+
+
+def _conditions(query: Query, heading: bool, prefix: bool) -> list[ColumnElement[bool]]:
+    """Return what the words of a query ask of a row of the index."""
+    anywhere = [term for term in query.wanted if term.field is None]
+    in_fields = [term for term in query.wanted if term.field]
+    asked = []
+    if anywhere:
+        vector = INDEX.c.heading if heading else INDEX.c.words
+        asked.append(_matches(vector, " & ".join(_written(term, prefix) for term in anywhere)))
+    if in_fields:
+        asked.append(_matches(INDEX.c.heading, " & ".join(_written(term, prefix) for term in in_fields)))
+    if query.unwanted:
+        asked.append(not_(_holds_any(query.unwanted)))
+    return asked
+
+
+def _holds_any(terms: Sequence[Term]) -> ColumnElement[bool]:
+    by_vector = {
+        INDEX.c.words: [term for term in terms if term.field is None],
+        INDEX.c.heading: [term for term in terms if term.field],
+    }
+    found = [_matches(vector, " | ".join(map(_written, some))) for vector, some in by_vector.items() if some]
+    return found[0] if len(found) == 1 else found[0] | found[1]
+
+
+def _misjudged(query: Query) -> bool:
+    """Whether there are fewer matches, or older ones, than the planner thinks.
+
+    It takes words that must be side by side for words that occur in the same paper, and does not know that papers of
+    one year are together. It would go through all papers from the newest on; ordered by an expression, it cannot.
+    """
+    return query.filters.years is not None or any(len(_tokens(term)) > 1 for term in query.wanted)
+
+
+def _score(query: Query, prefix: bool) -> ColumnElement[float]:
+    """Weigh the words by where they are and how near each other; twice as much where they stand side by side."""
+    anywhere = [_written(Term(term.text, None, term.quoted), prefix) for term in query.wanted]
+    rank = func.ts_rank(
+        literal_column(f"'{{{_BY_LABEL}}}'::float4[]"), INDEX.c.words, _tsquery(" & ".join(anywhere)), 1
+    )
+    if words := run(query):
+        together = _matches(INDEX.c.words, _written(Term(" ".join(word.text for word in words)), prefix))
+        return rank * case((together, 2.0), else_=1.0)
+    return rank
+
+
+def _matches(vector: ColumnElement[object], expression: str) -> ColumnElement[bool]:
+    return vector.op("@@", is_comparison=True)(_tsquery(expression))
+
+
+def _tsquery(expression: str) -> ColumnElement[object]:
+    return func.to_tsquery(literal_column("'offprint'"), expression)
+
+
+def _written(term: Term, prefix: bool = False) -> str:
+    """Write a term in the language of ``to_tsquery``; of what a reader typed only letters and digits are left."""
+    label = LABELS[term.field] if term.field else ""
+    tokens = [f"'{word}'{label and ':' + label}" for word in _tokens(term)]
+    if prefix and begins(term):
+        tokens[-1] = f"{tokens[-1]}{'' if label else ':'}*"
+    return f"({' <-> '.join(tokens)})"
+
+
+def _simple(word: str) -> str:
+    """Return a word of a text as it is looked up."""
+    return (word if word.isascii() else plain(word)).lower().strip()
+
+
+def _tokens(term: Term) -> list[str]:
+    return plain(term.text).lower().split()
