@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -219,20 +220,26 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 elif SAMPLE in os.environ:
-    from locust import FastHttpUser, constant_throughput, events, task
+    from gevent import sleep
+    from locust import FastHttpUser, events, task
 
     _sample = json.loads(Path(os.environ[SAMPLE]).read_text(encoding="utf-8"))
     _readers = itertools.count()
     _times: dict[str, tuple[list[float], list[str], list[int]]] = defaultdict(lambda: ([], [], [0]))
 
     class Reader(FastHttpUser):
-        """Asks for one page a second."""
-
-        wait_time = constant_throughput(1)
+        """Asks for one page a second on average, at random moments: together they arrive as a Poisson process."""
 
         def on_start(self) -> None:
-            """Read on from a place of one's own."""
+            """Read on from a place and a moment of one's own."""
             self.rng = random.Random(next(_readers))
+            self.due = time.monotonic()
+            sleep(self.wait_time())
+
+        def wait_time(self) -> float:
+            """Return the seconds until the next page, however long the last one took."""
+            self.due += self.rng.expovariate(1)
+            return max(0.0, self.due - time.monotonic())
 
         @task
         def read(self) -> None:

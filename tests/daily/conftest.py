@@ -200,6 +200,7 @@ def write_package(folder: Path) -> None:
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Put the package, and nothing else, on record."""
     monkeypatch.setenv("OFFPRINT_SECRET", "only for tests")
+    monkeypatch.setenv("OFFPRINT_ANSWERS_KEPT", "0")
     monkeypatch.setattr(run_routes, "POLL_SECONDS", 0.05)
     yield install(tmp_path / "installed", monkeypatch)
     _forget()

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-selenium = pytest.importorskip("selenium", reason="pip install 'offprint[e2e]'")
+pytest.importorskip("selenium", reason="pip install 'offprint[e2e]'")
 
-from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
-from selenium.webdriver import Chrome, ChromeOptions  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+from browsing import PHONE, text, wait
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 
-from offprint.store import Database, Paper  # noqa: E402
+from offprint.store import Database, Paper
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1000",
-)
-PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 2, "mobile": True}
 GATED = """
     @measures("opens")
     def opens(run):
@@ -61,61 +40,6 @@ def gate(tmp_path: Path, make_paper: Callable[..., Any], monkeypatch: pytest.Mon
     monkeypatch.setenv("GATE", str(gate))
     make_paper({"opens": "{ at_least = 1.0 }"}, GATED)
     return gate
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, psutil.Process]]:
-    """The real server in a process of its own, on a free port, with a database of its own."""
-    environment = {
-        **os.environ,
-        "OFFPRINT_DATABASE_URL": f"sqlite:///{tmp_path / 'site.db'}",
-        "OFFPRINT_RESULTS": str(tmp_path / "results"),  # none recorded: what is shown was measured here
-        "OFFPRINT_SECRET": "only for tests",
-        "PORT": "0",
-    }
-    command = [sys.executable, "-c", "from offprint.cli import main; main()", "serve"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        said = next(line for line in process.stdout if "http://" in line)
-        [address] = re.findall(r"http://127\.0\.0\.1:\d+", said)
-        yield address, psutil.Process(process.pid)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-
-
-@pytest.fixture
-def browse(tmp_path: Path) -> Iterator[Callable[..., Chrome]]:
-    """Open browsers; at the end of the test none may have complained of anything."""
-    if not BROWSER or not DRIVER:
-        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
-    opened: list[Chrome] = []
-
-    def start(*, javascript: bool = True) -> Chrome:
-        options = ChromeOptions()
-        options.binary_location = str(BROWSER)
-        for flag in (*FLAGS, f"--user-data-dir={tmp_path / f'profile-{len(opened)}'}"):
-            options.add_argument(flag)
-        if not javascript:
-            options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        browser = Chrome(options=options, service=Service(DRIVER))
-        opened.append(browser)
-        return browser
-
-    yield start
-    complaints = [entry for browser in opened for entry in browser.get_log("browser")]
-    for browser in opened:
-        browser.quit()
-    assert complaints == []
-
-
-def wait(browser: Chrome, condition: Callable[[Chrome], Any], seconds: float = 60) -> Any:
-    replaced = [StaleElementReferenceException]  # events may put in a new part between finding and reading it
-    return WebDriverWait(browser, seconds, poll_frequency=0.1, ignored_exceptions=replaced).until(condition)
-
-
-def text(browser: Chrome, selector: str) -> str:
-    return " ".join(element.text for element in browser.find_elements(By.CSS_SELECTOR, selector))
 
 
 def press_run(browser: Chrome) -> None:

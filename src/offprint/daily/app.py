@@ -6,6 +6,7 @@ import http
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from offprint.daily.accounts import SignInNeededError
 from offprint.daily.api.problems import problem, speaks, unreadable
 from offprint.daily.feeds import Editions
+from offprint.daily.kept import Kept
 from offprint.daily.mail import outbox
 from offprint.daily.measured import Measured, tally
 from offprint.daily.metrics import Metrics, Observed
@@ -47,6 +49,9 @@ EXPLANATIONS = {
     500: "Something went wrong on our side. It has been noted.",
 }
 
+
+THREADS = 4
+"""Requests that are worked on at once. Python runs one thread at a time: more of them only delay one another."""
 
 ROUTES = (
     assets,
@@ -81,6 +86,7 @@ def create_app(database: Database, *, executor: Executor | None = None, settings
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Runs]]:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
         tally(app.state.measured)
         app.state.runs.start()
         yield {"runs": app.state.runs}
@@ -96,6 +102,7 @@ def create_app(database: Database, *, executor: Executor | None = None, settings
     app.state.editions = Editions()
     app.state.semantic = Semantic(settings.semantic_model) if settings.semantic_model else None
     app.state.outbox = outbox(settings)
+    app.add_middleware(Kept, seconds=settings.answers_kept)
     app.add_middleware(Bounds, refuse=error_page)
     app.add_middleware(SecurityHeaders, https=settings.https)
     app.add_middleware(Observed, metrics=app.state.metrics)

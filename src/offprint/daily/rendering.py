@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 
 from offprint.daily.abstracts import plain
 from offprint.daily.accounts import current
+from offprint.daily.kept import share
 from offprint.daily.library import address
 from offprint.daily.mail import folder_shown
 from offprint.daily.runs import told
@@ -124,14 +125,18 @@ def fragment(name: str, **context: Any) -> str:
     return templates().get_template(name).render(**context)
 
 
-def page(request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
+def page(request: Request, name: str, *, status: int = 200, shared: bool = False, **context: Any) -> Response:
     """Render a page for whoever is signed in, remembering the visitor where it holds a form of theirs.
 
-    Templates find the account (or ``None``) as ``account``, and the token for a form by calling ``form_token()``.
+    Templates find the account (or ``None``) as ``account``, and the token for a form by calling ``form_token()``. With
+    ``shared``, it is the same for all who are not signed in and get no form.
     """
     guard: FormGuard = request.app.state.guard
-    known = {"request": request, "account": current(request), "form_token": cache(lambda: guard.token(request))}
+    account, form_token = current(request), cache(lambda: guard.token(request))
+    known = {"request": request, "account": account, "form_token": form_token}
     response = HTMLResponse(fragment(name, **known, **context), status)
+    if shared and account is None and not form_token.cache_info().currsize:
+        share(request)
     guard.remember(request, response)
     # A page is of whoever asked for it: nobody else's cache may keep it.
     response.headers["Cache-Control"] = "private, no-cache"

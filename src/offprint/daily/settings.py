@@ -82,6 +82,12 @@ class Settings(BaseSettings):
     semantic_model: str = Field(
         default="", description="A sentence-transformers model by name or path; search is lexical only when empty."
     )
+    answers_kept: float = Field(
+        default=2.0,
+        ge=0,
+        description="For how many seconds readers who are not signed in are given the same list again, "
+        "without a look at the database.",
+    )
     runs: bool = Field(default=True, description="Whether readers may run claims.")
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

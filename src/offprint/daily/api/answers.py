@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from offprint.daily.kept import share
 from offprint.daily.settings import Settings
 
 FRESH = "public, max-age=60"
@@ -59,6 +60,7 @@ def finish(request: Request, response: Response) -> Response:
     if response.status_code == 200 and matches(request.headers, etag):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
+    share(request)
     return response
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -178,7 +178,7 @@ def _owner(request: Request) -> Account:
     return own
 
 
-def _page(request: Request, name: str, *, status: int = 200, **context: object) -> Response:
+def _page(request: Request, name: str, *, status: int = 200, **context: Any) -> Response:
     """Return a page that nothing keeps a copy of."""
     response = page(request, name, status=status, **context)
     response.headers.update(PRIVATE)

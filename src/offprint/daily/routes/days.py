@@ -87,7 +87,7 @@ def trending(request: Request, number: PageNumber = 1) -> Response:
     with database.session() as session:
         sheet = lists.trending(session, number)
         mine = voted(session, reader, sheet.papers)
-    return page(request, "trending.html", base="/trending", extra="", **shown(request, sheet, mine))
+    return page(request, "trending.html", shared=True, base="/trending", extra="", **shown(request, sheet, mine))
 
 
 @router.api_route("/topics/{family}", methods=READ)
@@ -102,7 +102,9 @@ def topic(request: Request, family: str, number: PageNumber = 1) -> Response:
         sheet = lists.topic(session, family, number)
         mine = voted(session, reader, sheet.papers)
     found = shown(request, sheet, mine)
-    return page(request, "topic.html", base=f"/topics/{family}", extra="", family=family, families=known, **found)
+    return page(
+        request, "topic.html", shared=True, base=f"/topics/{family}", extra="", family=family, families=known, **found
+    )
 
 
 def shown(request: Request, sheet: Sheet, mine: Collection[int]) -> dict[str, Any]:
@@ -155,6 +157,7 @@ def _listed(request: Request, period: Period, sort: Order | None, number: int) -
     return page(
         request,
         "period.html",
+        shared=True,
         period=period,
         about=about,
         wider=[Period.holding(kind, period.first) for kind in WIDER[period.kind]],
@@ -172,7 +175,7 @@ def _calendar(request: Request, year: Period) -> Response:
         listed = lists.days(session, year)
         neighbours = lists.neighbours(session, year)
     months = [_month(first) for first in sorted({day.replace(day=1) for day in listed})]
-    return page(request, "calendar.html", year=year, months=months, listed=listed, neighbours=neighbours)
+    return page(request, "calendar.html", shared=True, year=year, months=months, listed=listed, neighbours=neighbours)
 
 
 def _month(first: datetime.date) -> Month:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from offprint.daily import feeds, lists
 from offprint.daily.feeds import Editions, Feed
+from offprint.daily.kept import share
 from offprint.daily.lists import Sheet
 from offprint.daily.measured import views
 from offprint.daily.periods import Period
@@ -105,6 +106,7 @@ def _answer(request: Request, form: Form, title: str, path: str, where: str, she
     content = write(feed, settings.base_url or str(request.base_url).rstrip("/"))
     editions: Editions = request.app.state.editions
     headers = editions.headers(f"{request.url}", content)
+    share(request)
     if feeds.unchanged(request.headers, headers):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=kind, headers=headers)

@@ -104,6 +104,7 @@ def results(
     return page(
         request,
         "search.html",
+        shared=True,
         q=q,
         query=query,
         asked=bool(query or filters),

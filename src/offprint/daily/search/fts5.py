@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 
-from sqlalchemy import ColumnElement, bindparam, column, func, literal_column, select, table, text
+from sqlalchemy import ColumnElement, TextClause, bindparam, column, literal_column, select, table, text
 from sqlalchemy.orm import Session
 
 from offprint.daily.search.query import Query, Term
@@ -81,12 +82,20 @@ def titled(session: Session, words: Sequence[str], limit: int) -> list[list[int]
 
 def _newest_ids(session: Session, expressions: Sequence[str], limit: int) -> list[list[int]]:
     """Answer several questions in one row: rows for so many ids take longer to fetch than to find."""
-    columns = []
-    for place, expression in enumerate(expressions):
-        match = text(f"papers_search MATCH :match{place}").bindparams(**{f"match{place}": expression})
-        ids = select(IDENTITY).where(match).order_by(IDENTITY.desc()).limit(limit).subquery()
-        columns.append(select(func.json_group_array(ids.c.rowid)).scalar_subquery())
-    return [json.loads(ids) for ids in session.execute(select(*columns)).one()] if columns else []
+    if not expressions:
+        return []
+    known = {f"match{place}": expression for place, expression in enumerate(expressions)}
+    return [json.loads(ids) for ids in session.execute(_several(len(expressions)), known | {"limit": limit}).one()]
+
+
+@cache
+def _several(count: int) -> TextClause:
+    """Return the query for the newest papers of so many matches. To put it together takes longer than to answer it."""
+    one = (
+        "(SELECT json_group_array(rowid) FROM (SELECT rowid FROM papers_search WHERE papers_search MATCH :match{}"
+        " ORDER BY rowid DESC LIMIT :limit))"
+    )
+    return text("SELECT " + ", ".join(one.format(place) for place in range(count)))
 
 
 def left_out(query: Query) -> list[ColumnElement[bool]]:
