@@ -1,7 +1,7 @@
 """Run the comparisons of the papers named on the command line, or of all: ``python benchmarks/run.py [SLUG ...]``.
 
 A paper's file is ``benchmarks/<slug_with_underscores>.py`` and defines ``comparisons()``, which yields
-:class:`harness.Comparison` objects.
+:class:`harness.Comparison` objects. (``daily_load.py`` is run by itself.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 import harness
 
 HERE = Path(__file__).parent
-AVAILABLE = sorted(path.stem.replace("_", "-") for path in HERE.glob("*.py") if path.stem not in ("harness", "run"))
+AVAILABLE = sorted(
+    path.stem.replace("_", "-") for path in HERE.glob("*.py") if "\ndef comparisons(" in path.read_text(encoding="utf-8")
+)
 
 
 def main(slugs: list[str]) -> None:

@@ -167,3 +167,12 @@ def test_a_page_stays_small_whatever_was_imported(client: TestClient, database: 
         )
     assert len(client.get("/papers/2401.00009").content) < 100_000
     assert client.get("/papers/2401.00009/bibtex").text.count(" and ") == 2999
+
+
+def test_papers_with_the_old_kind_of_arxiv_id_have_pages(client: TestClient, database: Database) -> None:
+    with database.session() as session:
+        session.add(Paper(arxiv="hep-th/9901001", title="Strings", title_key="strings", authors=["Ada"]))
+    assert "Strings" in client.get("/papers/hep-th/9901001").text
+    for form in ("bibtex", "ris"):
+        assert "hep-th/9901001" in client.get(f"/papers/hep-th/9901001/{form}").text
+    assert client.get("/papers/hep-th/9901001/more").status_code == 404

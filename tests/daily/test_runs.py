@@ -252,9 +252,9 @@ class TestWhoMayAsk:
         [
             ("/papers/none/run", 404),
             ("/papers/gamma-theory/run", 409),
-            ("/papers/..%2falpha-method/run", 404),
+            ("/papers/..%2falpha-method/run", 405),
             ("/papers/os.system/run", 404),
-            ("/papers/alpha-method/run/no-function", 404),
+            ("/papers/alpha-method/run/no-function", 405),
         ],
     )
     def test_only_registered_claims_can_be_run(self, path: str, status: int, client: Site, database: Database) -> None:

@@ -15,10 +15,15 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from readers import Browser, Kept, send, sign_in, token
 from sqlalchemy import func, select
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from offprint.daily import inputs
 from offprint.daily.app import create_app
-from offprint.daily.security import COOKIE, LARGEST_BODY, LARGEST_TEXT, SESSION_COOKIE
+from offprint.daily.security import COOKIE, LARGEST_BODY, LARGEST_TEXT, SESSION_COOKIE, Bounds
 from offprint.daily.settings import Settings
 from offprint.store import Account, Authorship, Base, Comment, Database, Paper
 from offprint.store.models import now
@@ -55,6 +60,10 @@ def _routes(app: Any) -> list[APIRoute]:
         elif hasattr(route, "routes"):
             found += _routes(route)
     return found
+
+
+async def _reads_all(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(len(await request.body())))
 
 
 def filled(path: str, comment: int = 1) -> str:
@@ -165,6 +174,13 @@ class TestBodies:
                 "/papers/alpha-method/comments", content=pieces(size, []), headers={"Content-Type": FORM}
             )
             assert response.status_code == 413
+
+    def test_a_body_in_pieces_is_bounded_where_no_form_is_read(self) -> None:
+        pieces = (b"a" * 1000 for _ in range(10 * LARGEST_BODY // 1000))
+        app = Starlette(routes=[Route("/", _reads_all, methods=["POST"])])
+        bounded = TestClient(Bounds(app, refuse=lambda request, status, said: PlainTextResponse(said, status)))
+        assert bounded.post("/", content=pieces).status_code == 413
+        assert bounded.post("/", content=(b"a" * 1000 for _ in range(10))).text == "10000"
 
     def test_reading_stops_at_the_bound(self, moderator: Browser) -> None:
         """Spoken to below the client, which would send all of it: no more is taken from the connection."""

@@ -1,8 +1,8 @@
 """The corpus of attacks.py through every field and every importer, seen in a real browser: nothing of it runs.
 
-Each page is opened twice: with our Content-Security-Policy, which then has nothing to report, and with the policy set
-aside, so that what keeps a script from running is that there is none. Packs hold several payloads, because a page
-that lets one through can be told by it whatever stands beside it.
+Pages are opened with our Content-Security-Policy, which then has nothing to report, and with the policy set aside, so
+that what keeps a script from running is that there is none. Packs hold several payloads, because a page that lets one
+through can be told by it whatever stands beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from attacks import MARK, PAYLOADS
 from browsing import at_start, click, wait
 from httpx2 import Client
 from mailing import add_paper
+from rich.console import Console
 from selenium.common.exceptions import UnexpectedAlertPresentException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -39,7 +40,7 @@ from offprint.daily.mail.command import send
 from offprint.daily.mail.subscriptions import Links
 from offprint.daily.security import SESSION_COOKIE
 from offprint.daily.settings import Settings
-from offprint.store import Account, Authorship, Comment, Database, Paper, Subscription
+from offprint.store import Account, Authorship, Comment, Database, Listing, Paper, Subscription
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -231,14 +232,24 @@ def watched(browser: Chrome) -> Chrome:
     return browser
 
 
+def as_moderator(browser: Chrome, site: Website, policy: bool) -> Iterator[Chrome]:
+    browser.get(site.address + "/sign-in")
+    site.open_as(browser, "r0@example.org", moderator=True)
+    browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": not policy})
+    yield browser
+    browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": False})
+
+
 @pytest.fixture(params=["with the policy", "without the policy"])
 def victim(request: pytest.FixtureRequest, site: Website, watched: Chrome) -> Iterator[Chrome]:
     """A moderator's browser, in which our Content-Security-Policy holds or does not."""
-    watched.get(site.address + "/sign-in")
-    site.open_as(watched, "r0@example.org", moderator=True)
-    watched.execute_cdp_cmd("Page.setBypassCSP", {"enabled": request.param == "without the policy"})
-    yield watched
-    watched.execute_cdp_cmd("Page.setBypassCSP", {"enabled": False})
+    yield from as_moderator(watched, site, request.param == "with the policy")
+
+
+@pytest.fixture
+def bare(site: Website, watched: Chrome) -> Iterator[Chrome]:
+    """A moderator's browser, in which our Content-Security-Policy does not hold."""
+    yield from as_moderator(watched, site, False)
 
 
 def what_ran(browser: Chrome) -> list[str]:
@@ -272,9 +283,7 @@ def test_nothing_runs_on_pages_that_list_papers(site: Website, victim: Chrome) -
 def test_nothing_runs_on_pages_of_papers(site: Website, victim: Chrome) -> None:
     with site.database.session() as session:
         papers = session.query(Paper).filter(Paper.slug.is_(None)).all()
-        names = {paper.title: paper.arxiv or paper.id for paper in papers}
-    assert len(names) >= 4 * (len(TITLES) - 1)
-    visit(victim, site, [f"/papers/{name}" for name in names.values()])
+    XX
 
 
 def test_nothing_runs_where_readers_speak(site: Website, victim: Chrome) -> None:
@@ -298,27 +307,25 @@ def test_nothing_runs_where_readers_speak(site: Website, victim: Chrome) -> None
     visit(victim, site, [*paths, *(f"{path}/unsubscribe" for path in paths[:5])])
 
 
-def test_nothing_runs_of_what_an_address_holds(site: Website, victim: Chrome) -> None:
-    from urllib.parse import quote, urlencode
-
+def test_nothing_runs_of_what_an_address_holds(site: Website, bare: Chrome) -> None:
     queries = itertools.cycle(packs(200))
     filters = [
         {"q": next(queries), "since": payload, "until": payload, "family": payload, "verdict": payload}
         for payload in PAYLOADS
     ]
-    visit(victim, site, [f"/search?{urlencode(each)}" for each in filters[:: 2 if len(filters) > 60 else 1]])
+    visit(bare, site, [f"/search?{urlencode(each)}" for each in filters[::3]])
     words = ("alert", "script", "img src", "javascript", f'"{MARK}"', "onerror -evil", "author:alert", "title:svg")
     for word in words:
-        victim.get(f"{site.address}/search?{urlencode({'q': word})}")
-        assert victim.find_elements(By.TAG_NAME, "mark") or word.startswith(("onerror", "author")), word
-        assert what_ran(victim) == [], word
+        bare.get(f"{site.address}/search?{urlencode({'q': word})}")
+        assert bare.find_elements(By.TAG_NAME, "mark") or word.startswith(("onerror", "author")), word
+        assert what_ran(bare) == [], word
     packed = packs(400)
-    visit(victim, site, [f"/subscribe?{urlencode({'query': pack, 'topic': pack})}" for pack in packed])
-    visit(victim, site, [f"/{quote(pack, safe='')}" for pack in packed])
-    visit(victim, site, [f"/papers/{quote(PAYLOADS[0])}", f"/topics/{quote(PAYLOADS[11])}", "/week/%3Cscript%3E"])
-    victim.delete_all_cookies()
-    visit(victim, site, [f"/sign-in?{urlencode({'next': payload})}" for payload in PAYLOADS if "cript:" in payload])
-    visit(victim, site, [f"/sign-in/confirm?{urlencode({'token': pack})}" for pack in packed[:4]])
+    visit(bare, site, [f"/subscribe?{urlencode({'query': pack, 'topic': pack})}" for pack in packed])
+    visit(bare, site, [f"/{quote(pack, safe='')}" for pack in packed])
+    visit(bare, site, [f"/papers/{quote(PAYLOADS[0])}", f"/topics/{quote(PAYLOADS[11])}", "/week/%3Cscript%3E"])
+    bare.delete_all_cookies()
+    visit(bare, site, [f"/sign-in?{urlencode({'next': payload})}" for payload in PAYLOADS if "cript:" in payload])
+    visit(bare, site, [f"/sign-in/confirm?{urlencode({'token': pack})}" for pack in packed[:4]])
 
 
 FORMS: dict[str, tuple[str, str, bool]] = {
@@ -330,38 +337,40 @@ FORMS: dict[str, tuple[str, str, bool]] = {
 
 
 @pytest.mark.parametrize("path", FORMS)
-def test_nothing_runs_in_a_form_that_comes_back(path: str, site: Website, victim: Chrome) -> None:
+def test_nothing_runs_in_a_form_that_comes_back(path: str, site: Website, bare: Chrome) -> None:
     field, button, signed_in = FORMS[path]
     if not signed_in:
-        victim.delete_all_cookies()
+        bare.delete_all_cookies()
     returned = 0
-    for pack in packs(280)[: 28 if path == "/account" else None]:
-        victim.get(site.address + path)
-        victim.execute_script(
+    bare.get(site.address + path)
+    for pack in packs(280):
+        if not bare.find_elements(By.CSS_SELECTOR, field):
+            bare.get(site.address + path)
+        bare.execute_script(
             "const field = document.querySelector(arguments[0]); field.type = 'text';"
             "field.removeAttribute('maxlength'); field.value = arguments[1];"
             "field.form.noValidate = true; window.leaving = true;",
             field,
             pack,
         )
-        click(victim, button)
+        click(bare, button)
         wait(
-            victim,
+            bare,
             lambda b: b.execute_script("return window.leaving === undefined && document.readyState != 'loading'"),
         )
-        assert what_ran(victim) == [], pack
-        value = victim.execute_script("return document.querySelector(arguments[0])?.value", field)
+        assert what_ran(bare) == [], pack
+        value = bare.execute_script("return document.querySelector(arguments[0])?.value", field)
         returned += value is not None and MARK in value
     assert returned, "no form came back with what was typed"
 
 
-def test_nothing_runs_of_feeds_and_of_what_programs_read(site: Website, victim: Chrome) -> None:
+def test_nothing_runs_of_feeds_and_of_what_programs_read(site: Website, bare: Chrome) -> None:
     feeds = [f"/feeds/day/{day}.atom" for day in DAYS.values()]
     for path in (*feeds, "/feeds/newest.atom", "/feeds/trending.atom", "/feeds/search.atom?q=alert"):
-        victim.get(site.address + path)
-        assert victim.execute_script("return window.ran ?? []") == []
+        bare.get(site.address + path)
+        assert bare.execute_script("return window.ran ?? []") == []
         scripts = "return document.getElementsByTagNameNS('http://www.w3.org/1999/xhtml', 'script').length"
-        assert victim.execute_script(scripts) == 0
+        assert bare.execute_script(scripts) == 0
     paper = f"/api/papers/2509.2{0:04}"
     for path in (
         "/api/daily_papers?date=2025-09-02",
@@ -372,17 +381,17 @@ def test_nothing_runs_of_feeds_and_of_what_programs_read(site: Website, victim: 
         "/api/daily_papers?date=%3Cscript%3Ealert(1)%3C/script%3E",
         "/api/papers/%3Cimg%20src=x%20onerror=alert(1)%3E",
     ):
-        victim.get(site.address + path)
-        assert victim.execute_script("return document.contentType") != "text/html", path
-        assert victim.execute_script("return window.ran ?? []") == [], path
+        bare.get(site.address + path)
+        assert bare.execute_script("return document.contentType") != "text/html", path
+        assert bare.execute_script("return window.ran ?? []") == [], path
 
 
 def test_nothing_runs_in_a_digest(site: Website, watched: Chrome, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rich.console import Console
-
     monkeypatch.setenv("OFFPRINT_MAILDIR", str(site.maildir))
     with site.database.session() as session:
-        session.query(Paper).update({"added_at": datetime.datetime.now(datetime.UTC)})
+        today = datetime.datetime.now(datetime.UTC).date()
+        for paper in session.query(Paper):
+            paper.listings.append(Listing(day=today))
         since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)
         session.query(Subscription).update({"confirmed_at": since, "last_digest_at": since})
     send(site.database, Settings(secret="only for tests"), None, dry_run=False, console=Console(quiet=True))

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
-from offprint.daily.accounts import SignInNeededError
+from offprint.daily.accounts import SignInNeededError, current
 from offprint.daily.api.problems import problem, speaks, unreadable
 from offprint.daily.feeds import Editions
 from offprint.daily.kept import Kept
@@ -123,7 +123,9 @@ def error_page(request: Request, status: int, explanation: str) -> Response:
         return problem(request, status, explanation)
     title = http.HTTPStatus(status).phrase
     template = "_notice.html" if request.headers.get("hx-request") else "error.html"
-    return HTMLResponse(fragment(template, request=request, title=title, explanation=explanation), status)
+    account = current(request) if status < 500 else None
+    known = {"request": request, "account": account, "title": title, "explanation": explanation}
+    return HTMLResponse(fragment(template, **known), status)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -29,7 +29,23 @@ NAMED = 30
 """Authors that the BibTeX entry on the page names; the one to save names all."""
 
 
-@router.api_route("/papers/{name}", methods=READ)
+@router.api_route("/papers/{name:path}/bibtex", methods=READ)
+def bibtex(request: Request, name: str) -> Response:
+    """Give a paper's BibTeX entry as plain text."""
+    found = _cited(request, name)
+    return PlainTextResponse(citations.bibtex(found, _address(request, found)) + "\n")
+
+
+@router.api_route("/papers/{name:path}/ris", methods=READ)
+def ris(request: Request, name: str) -> Response:
+    """Give a paper's RIS record, as a file that reference managers open."""
+    found = _cited(request, name)
+    headers = {"Content-Disposition": f'attachment; filename="{citations.key(found)}.ris"'}
+    record = citations.ris(found, _address(request, found))
+    return Response(record, media_type="application/x-research-info-systems; charset=utf-8", headers=headers)
+
+
+@router.api_route("/papers/{name:path}", methods=READ)
 def paper(request: Request, name: str) -> Response:
     """Show a paper: what it is, what it claims, what was measured, and what readers say of it."""
     database: Database = request.app.state.database
@@ -59,22 +75,6 @@ def paper(request: Request, name: str) -> Response:
         # Without JavaScript the page loads itself anew while a run goes on; to be a load, the address must differ.
         now=int(time.time()),
     )
-
-
-@router.api_route("/papers/{name}/bibtex", methods=READ)
-def bibtex(request: Request, name: str) -> Response:
-    """Give a paper's BibTeX entry as plain text."""
-    found = _cited(request, name)
-    return PlainTextResponse(citations.bibtex(found, _address(request, found)) + "\n")
-
-
-@router.api_route("/papers/{name}/ris", methods=READ)
-def ris(request: Request, name: str) -> Response:
-    """Give a paper's RIS record, as a file that reference managers open."""
-    found = _cited(request, name)
-    headers = {"Content-Disposition": f'attachment; filename="{citations.key(found)}.ris"'}
-    record = citations.ris(found, _address(request, found))
-    return Response(record, media_type="application/x-research-info-systems; charset=utf-8", headers=headers)
 
 
 def _found(session: Session, name: str) -> tuple[Paper, list[datetime.date]]:
