@@ -85,11 +85,11 @@ class TestFigures:
             labels = {"method": method, "route": route, "status": str(status)}
             return found["offprint_http_requests_total", frozenset(labels.items())]
 
-        assert requests("GET", "/papers/{name}", 200) == 2
-        assert requests("GET", "/papers/{name}", 404) == 1
+        assert requests("GET", "/papers/{name:path}", 200) == 2
+        assert requests("GET", "/papers/{name:path}", 404) == 1
         assert requests("GET", "(none)", 404) == 2
-        assert requests("(none)", "/papers/{name}", 405) == 1
-        assert found["offprint_http_request_seconds_count", frozenset({("route", "/papers/{name}")})] == 4
+        assert requests("(none)", "/papers/{name:path}", 405) == 1
+        assert found["offprint_http_request_seconds_count", frozenset({("route", "/papers/{name:path}")})] == 4
         assert found["offprint_papers", frozenset()] == 4
 
     def test_runs_are_counted_by_their_state(self, database: Database) -> None:
@@ -105,7 +105,7 @@ class TestFigures:
         client = near(database)
         monkeypatch.setattr("offprint.daily.library.find", lambda *_: 1 / 0)
         assert client.get("/papers/alpha-method").status_code == 500
-        labels = {"method": "GET", "route": "/papers/{name}", "status": "500"}
+        labels = {"method": "GET", "route": "/papers/{name:path}", "status": "500"}
         found = figures(client.get("/metrics").text)
         assert found["offprint_http_requests_total", frozenset(labels.items())] == 1
 
@@ -138,7 +138,7 @@ class TestLogs:
         client.get("/papers/alpha-method?mail=ada@example.org", headers={"Cookie": "offprint_session=sesame"})
         [line] = (record for record in caplog.records if record.name == "offprint.requests")
         told = json.loads(logs.Json().format(line))
-        assert (told["method"], told["route"], told["status"]) == ("GET", "/papers/{name}", 200)
+        assert (told["method"], told["route"], told["status"]) == ("GET", "/papers/{name:path}", 200)
         assert told["milliseconds"] > 0
         whole = logs.Json().format(line) + logs.Text().format(line)
         for private in ("ada@", "203.0.113.7", "sesame", "alpha-method"):

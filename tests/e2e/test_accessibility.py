@@ -93,9 +93,9 @@ def pages(browser: Chrome, site: Website) -> Iterator[str]:
         yield f"{path}, signed in"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(scheme: str, site: Website, watched: Chrome) -> None:
-    show_as(watched, DESK, scheme)
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)], ids=["light desk", "dark phone"])
+def test_axe_finds_nothing_serious(scheme: str, size: dict[str, Any], site: Website, watched: Chrome) -> None:
+    show_as(watched, size, scheme)
     found = {path: watched.execute_async_script(SERIOUS) for path in pages(watched, site)}
     assert len(found) == len(OPEN) + 2 + len(SIGNED_IN)
     wrong = {path: violations for path, violations in found.items() if violations}

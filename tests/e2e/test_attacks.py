@@ -62,14 +62,13 @@ LOOK = """
     const done = arguments[0];
     const look = () => {
         const found = [...window.ran];
-        if (document.title.includes('ran-')) found.push(document.title);
         for (const element of document.querySelectorAll('*')) {
             const here = element.outerHTML.slice(0, 200);
             const bad = 'iframe object embed applet base style audio video source marquee portal animate foreignObject';
-            if (element.closest('.katex')) continue;
             if (bad.split(' ').includes(element.localName)) found.push(`element: ${here}`);
             if (element.localName === 'meta' && /refresh/i.test(element.httpEquiv)) found.push(`refresh: ${here}`);
             for (const {name, value} of element.attributes) {
+                if (name === 'style' && element.closest('.katex')) continue;  // set by KaTeX, one property at a time
                 if (/^(on|hx-on|data-hx-on|style$|srcdoc$)/i.test(name)) found.push(`${name}: ${here}`);
                 if (/^(hx-|data-hx-|sse-)/.test(name) && value.includes('MARK')) found.push(`${name}: ${here}`);
             }
@@ -207,7 +206,6 @@ def take_part(site: Website) -> None:
             assert named == 303 or len(payload) > 80 or not payload.isprintable(), payload
             assert post(f"/papers/{TALKED_ABOUT}/comments", body=payload) == 303
             assert post(f"/papers/{TALKED_ABOUT}/authorship", author=payload) in (303, 422)
-            assert post(f"/papers/{TALKED_ABOUT}/vote", vote="up") == 303
     with site.database.session() as session:
         everyone = session.query(Account).filter(Account.email.like("r%@example.org")).all()
         for account, payload in zip(everyone, PAYLOADS, strict=True):
@@ -281,12 +279,14 @@ def test_nothing_runs_on_pages_that_list_papers(site: Website, victim: Chrome) -
     visit(victim, site, [*days, *wide, "/2025-09-05", "/moderation", "/account", "/account/delete", "/api"])
 
 
-def test_nothing_runs_on_pages_of_papers(site: Website, victim: Chrome) -> None:
+def test_nothing_runs_on_pages_of_papers(site: Website, bare: Chrome) -> None:
     with site.database.session() as session:
         imported = session.query(Paper).filter(Paper.slug.is_(None)).order_by(Paper.id)
         names = [paper.arxiv or paper.id for paper in imported]
     assert len(names) >= len(DAYS) * (len(TITLES) - 1)
-    visit(victim, site, [f"/papers/{name}" for name in names])
+    visit(bare, site, [f"/papers/{name}" for name in names])
+    bare.execute_cdp_cmd("Page.setBypassCSP", {"enabled": False})
+    visit(bare, site, [f"/papers/{name}" for name in names[::5]])
 
 
 def test_nothing_runs_where_readers_speak(site: Website, victim: Chrome) -> None:
@@ -316,7 +316,7 @@ def test_nothing_runs_of_what_an_address_holds(site: Website, bare: Chrome) -> N
         {"q": next(queries), "since": payload, "until": payload, "family": payload, "verdict": payload}
         for payload in PAYLOADS
     ]
-    visit(bare, site, [f"/search?{urlencode(each)}" for each in filters[::3]])
+    visit(bare, site, [f"/search?{urlencode(each)}" for each in filters[::6]])
     words = ("alert", "script", "img src", "javascript", f'"{MARK}"', "onerror -evil", "author:alert", "title:svg")
     for word in words:
         bare.get(f"{site.address}/search?{urlencode({'q': word})}")
@@ -440,17 +440,21 @@ MATHS = (
 
 def test_formulas_neither_run_nor_hang_the_page(site: Website, victim: Chrome) -> None:
     huge = " ".join(f"$x_{{{number}}}$" for number in range(2200)) + " $" + "x" * 5000 + "$" + " $" * 2000
+    texts = [
+        "\n\n".join(f"An ${each}$ and {each[:300]}" for each in MATHS[at : at + 5]) for at in range(0, len(MATHS), 5)
+    ]
+    names = [f"2510.{number}" for number in range(70_000, 70_000 + len(texts) + 1)]
     with site.database.session() as session:
-        for number, formula in enumerate([*(f"An ${each}$ and {each}" for each in MATHS), huge], start=70_000):
-            if session.query(Paper).filter_by(arxiv=f"2510.{number}").count() == 0:
+        if session.query(Paper).filter_by(arxiv=names[0]).count() == 0:
+            for name, formulas in zip(names, [*texts, huge], strict=True):
                 moment = datetime.datetime(2025, 10, 1, tzinfo=datetime.UTC)
-                add_paper(session, f"{number} {formula}"[:280], moment, arxiv=f"2510.{number}", abstract=formula)
-    for number in range(70_000, 70_000 + len(MATHS) + 1):
-        visit(victim, site, [f"/papers/2510.{number}"])
-        wide = victim.execute_script("return document.scrollingElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{wide} too wide: {([*MATHS, huge])[number - 70_000][:200]}"
+                add_paper(session, f"{name} {formulas}"[:280], moment, arxiv=name, abstract=formulas)
+    for name in names:
+        visit(victim, site, [f"/papers/{name}"])
+        assert victim.find_elements(By.CSS_SELECTOR, ".tex"), name
+        assert victim.execute_script("return document.scrollingElement.scrollWidth - innerWidth") <= 0, name
+    assert victim.find_elements(By.CSS_SELECTOR, ".katex"), "the last page sets some of its formulas"
     visit(victim, site, ["/2025-10-01"])
-    assert victim.find_elements(By.CSS_SELECTOR, ".katex")
 
 
 @contextmanager

@@ -24,10 +24,12 @@ COMMENT = """The saving is *large*, see [the note](https://example.org/a), and `
 
 > It costs from $5 to $6.
 
+```
+x = averaged_operator_with_a_name_that_is_rather_long(first_argument, second_argument, third_argument)
+```
+
 - one
 - two
-
-    x = averaged_operator_with_a_name_that_is_rather_long(first_argument, second_argument, third_argument)
 """
 ABSTRACT = (
     r"We show that $\min_x \max_y f(x, y)$ needs $\mathcal{O}(\sqrt{n}/\varepsilon)$ calls: "

@@ -63,8 +63,8 @@ def decode_accents(text: str) -> str:
 
     Examples
     --------
-    >>> decode_accents(r"Erd\H{o}s, Schr\"odinger, {\O}rsted, Na\"{\i}ve, Ha{\v c}ek, $\'e$")
-    'Erdős, Schrödinger, Ørsted, Naïve, Haček, $\\\'e$'
+    >>> decode_accents(r"Erd\H{o}s, Schr\"odinger, {\O}rsted, Na\"{\i}ve, Ha{\v c}ek, $\hat e$")
+    'Erdős, Schrödinger, Ørsted, Naïve, Haček, $\\hat e$'
     """
     if "\\" not in text:
         return text

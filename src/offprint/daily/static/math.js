@@ -55,7 +55,13 @@
       pieces.push(text.slice(end, match.index), span);
       end = match.index + match[0].length;
     }
-    if (pieces.length) node.replaceWith(...pieces, text.slice(end));
+    if (!pieces.length) return;
+    node.replaceWith(...pieces, text.slice(end));
+    // What is wider than the page is scrolled by keys as well.
+    for (const piece of pieces) {
+      const wide = piece.querySelector?.(".katex-display");
+      if (wide && wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
+    }
   };
 
   for (const element of document.querySelectorAll(".tex")) {
