@@ -47,7 +47,7 @@ def _create_sqlite(columns: str, sources: str) -> None:
     op.execute(
         f"CREATE VIRTUAL TABLE papers_search USING fts5({columns}, tokenize = 'porter unicode61 remove_diacritics 2')"
     )
-    # What an import adds is sorted in memory first, up to so many bytes; with 1 MB, as is usual, it takes a fifth longer.
+    # What an import adds is sorted in memory first, up to so many bytes: with the usual 1 MB it takes a fifth longer.
     op.execute(f"INSERT INTO papers_search (papers_search, rank) VALUES ('hashsize', {HASH_SIZE})")
     insert = f"INSERT INTO papers_search (rowid, {columns})"
     op.execute(f"{insert} SELECT papers.id, {_values(sources, 'papers')} FROM papers")
