@@ -124,6 +124,7 @@ def test_what_a_digest_says(package: Path, recorded_alpha: Path, database: Datab
 @example("a" * 77 + " ä " + "b" * 77)
 @example("\r\n\r\nBody")
 @example("é " * 70)
+@example(f"{'0' * 6}{'¡' * 8}{'𐀀' * 3} ¡")
 @settings(max_examples=60, deadline=None)
 def test_any_subject_and_text_come_back(typed: str) -> None:
     text = typed.encode("utf-8", "replace").decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import unicodedata
 from collections.abc import Mapping
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy
@@ -19,20 +20,26 @@ UNFOLDED = frozenset({"to", "message-id", "list-id", "list-unsubscribe", "list-u
 
 
 class _Policy(EmailPolicy):
-    """Python's rules for mail, but for headers that hold addresses: folded, they would become encoded words."""
+    """Python's rules for mail, but for two kinds of header.
+
+    Those that hold addresses would become encoded words where they are folded. And in subjects that are not ASCII, the
+    spaces between some of the encoded words would be lost.
+    """
 
     def fold(self, name: str, value: Any) -> str:
         """Return a header as its lines."""
-        return self._whole(name, value) if name.lower() in UNFOLDED else super().fold(name, value)
+        return self._lines(name, str(value)) or super().fold(name, value)
 
     def fold_binary(self, name: str, value: Any) -> bytes:
         """Return a header as its lines, encoded."""
-        if name.lower() in UNFOLDED:
-            return self._whole(name, value).encode("ascii")
-        return super().fold_binary(name, value)
+        return self._lines(name, str(value)).encode("ascii") or super().fold_binary(name, value)
 
-    def _whole(self, name: str, value: object) -> str:
-        return f"{name}: {value}{self.linesep}"
+    def _lines(self, name: str, value: str) -> str:
+        if name.lower() in UNFOLDED:
+            return f"{name}: {value}{self.linesep}"
+        if name.lower() == "subject" and not value.isascii():
+            return f"{name}: {Header(value, 'utf-8', header_name=name).encode(linesep=self.linesep)}{self.linesep}"
+        return ""
 
 
 POLICY = _Policy(linesep=SMTP.linesep)
