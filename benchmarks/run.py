@@ -14,7 +14,9 @@ import harness
 
 HERE = Path(__file__).parent
 AVAILABLE = sorted(
-    path.stem.replace("_", "-") for path in HERE.glob("*.py") if "\ndef comparisons(" in path.read_text(encoding="utf-8")
+    path.stem.replace("_", "-")
+    for path in HERE.glob("*.py")
+    if "\ndef comparisons(" in path.read_text(encoding="utf-8")
 )
 
 
