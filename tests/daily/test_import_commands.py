@@ -81,7 +81,7 @@ def test_killed_again_and_again_it_ends_as_an_undisturbed_one(
 ) -> None:
     """SIGKILL to the real command at random moments after random amounts; every table is the same in the end."""
     path = tmp_path / "dump.json"
-    lines = [json.dumps(record(number % 5500)) if number % 50 else "broken" for number in range(6000)]
+    lines = [json.dumps(record(number % 25_000)) if number % 50 else "broken" for number in range(28_000)]
     path.write_text("\n".join(lines), encoding="utf-8")
     cut, whole = new_url(migrated_url), new_url(migrated_url)
     assert start(path, whole).wait() == 0
@@ -104,7 +104,7 @@ def test_killed_again_and_again_it_ends_as_an_undisturbed_one(
     undisturbed = Database(whole)
     assert everything(database, clocks=False) == everything(undisturbed, clocks=False)
     with database.session() as session:
-        assert session.scalar(select(func.count()).where(Paper.arxiv.like("3401.%"))) == 5390
+        assert session.scalar(select(func.count()).where(Paper.arxiv.like("3401.%"))) == 24_500
     database.close()
     undisturbed.close()
 

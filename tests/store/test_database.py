@@ -107,3 +107,29 @@ def test_the_url_comes_from_the_environment_or_the_data_folder(monkeypatch: pyte
     monkeypatch.delenv("OFFPRINT_DATABASE_URL")
     monkeypatch.setenv("XDG_DATA_HOME", "/data/home")
     assert default_url().endswith("offprint/offprint.db")
+
+
+def test_the_full_text_index_follows_every_change_of_a_paper(migrated_url: str, new_url: Callable[..., str]) -> None:
+    """FTS5 compares what it has indexed with what the papers say now."""
+    database = Database(new_url(migrated_url))
+    if not database.sqlite:
+        pytest.skip("PostgreSQL keeps no index without its text")
+    check = sqlalchemy.text("INSERT INTO papers_search (papers_search) VALUES ('integrity-check')")
+    found = sqlalchemy.text("SELECT rowid FROM papers_search WHERE papers_search MATCH :words")
+    with database.session() as session:
+        first = PaperRow(title="Erdős numbers", title_key="a", authors=["Ada Lovelace", "Émilie du Châtelet"])
+        session.add_all(
+            [first, PaperRow(title="Another", title_key="b", abstract="of a graph"), PaperRow(title="C", title_key="c")]
+        )
+        session.flush()
+        session.execute(check)
+        first.authors, first.abstract = ["Grace Hopper"], "now on compilers"
+        session.flush()
+        session.execute(check)
+        assert session.scalars(found, {"words": "hopper compilers"}).all() == [first.id]
+        assert session.scalars(found, {"words": "lovelace"}).all() == []
+        session.delete(first)
+        session.flush()
+        session.execute(check)
+        assert session.scalars(found, {"words": "hopper"}).all() == []
+    database.close()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -47,6 +48,7 @@ def hotness(events: Iterable[tuple[float, datetime.datetime]]) -> float:
     return largest + math.log2(math.fsum(2 ** (term - largest) for term in terms))
 
 
+@lru_cache(maxsize=1024)
 def listed_hotness(day: datetime.date) -> float:
     """Return the hotness of a paper that is listed on a day and has neither votes nor comments."""
     return hotness([(LISTED, datetime.datetime.combine(day, NOON))])

@@ -203,7 +203,8 @@ def _one(number: int, asked: str, results: dict[str, Entry | Skipped]) -> Entry 
         return skipped(number, "not an arXiv id", asked)
     if name not in results:
         return skipped(number, "arXiv has no such paper", asked)
-    return replace(results[name], line=number)
+    found = results[name]
+    return found._replace(line=number) if isinstance(found, Entry) else replace(found, line=number)
 
 
 def _name(text: str) -> str | None:

@@ -52,8 +52,7 @@ class Skipped:
         return f"line {self.line}: {self.reason}: {shown!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A paper as a source gives it, checked and in plain text. Empty or ``None`` where the source does not say.
 
     ``day`` is the one that lists it; ``key`` is its title as :func:`~offprint.daily.library.title_key` gives it.

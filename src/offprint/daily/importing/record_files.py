@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from offprint.daily.importing.entries import BadEntryError, Entry, Read, skipped
 from offprint.daily.importing.files import Line, SourceFile, identity
@@ -28,12 +28,22 @@ class RecordFile(Source):
         If the file is packed in a way that is not read.
     """
 
+    reopens = True
     kind: ClassVar[str]
 
     def __init__(self, path: Path, *about: object) -> None:
         self.path = path
         self.file = SourceFile(path)
         self.name = f"{self.kind} {identity(path, self.kind, *about)}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open file out of a pickled copy, which opens it anew."""
+        return {name: value for name, value in vars(self).items() if name != "file"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the file anew."""
+        vars(self).update(state)
+        self.file = SourceFile(self.path)
 
     @abstractmethod
     def entry(self, line: int, content: bytes) -> Entry | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from sqlalchemy import CursorResult, update
@@ -36,11 +38,14 @@ class SourceError(Exception):
 class Source(ABC):
     """Something to import from, opened."""
 
-    batch: ClassVar[int] = 1000
+    batch: ClassVar[int] = 4000
     """How many records are stored at once."""
     authority: ClassVar[bool] = False
     every_day: ClassVar[bool] = True
     """As :class:`~offprint.daily.importing.writer.Writer` has them."""
+
+    reopens: ClassVar[bool] = False
+    """Whether another process can open the same by a pickled copy."""
 
     name: str
     """The kind of source and what identifies its content; two imports of one source share how far they came."""
@@ -140,23 +145,39 @@ def perform(source: Source, database: Database, progress: Progress | None = None
     SourceError
         If the source fails, or if another process imports the same.
     """
+    from offprint.daily.importing import ahead
+
     load_records(database)
     report = Report()
     writer = Writer(authority=source.authority, every_day=source.every_day)
-    with closing(source):
+    with closing(source), _collecting_by_hand() as collect:
         position, line = _begin(database, source.name)
         report.resumed_after = line
-        for batch in _batches(source, source.read(position, line), position):
+        read = ahead.batches if ahead.worth(source) else in_batches
+        for batch, done in read(source, position, line):
             reached = batch[-1].position, batch[-1].line
             stored = _store(database, writer, source.name, position, reached, batch)
             report.count(batch, stored)
             position = reached[0]
+            collect()
             if progress is not None:
-                progress(*source.done(), report.papers + report.left_out + report.n_skipped)
+                progress(*done, report.papers + report.left_out + report.n_skipped)
         with database.session() as session:
             source.arrange(session)
             _advance(session, source.name, position, finished=True)
     return report
+
+
+@contextmanager
+def _collecting_by_hand() -> Iterator[Callable[[], object]]:
+    """Look for garbage in cycles once a batch: thousands of rows at a time make the collector look far too often."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield partial(gc.collect, 1) if enabled else lambda: None
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _begin(database: Database, name: str) -> tuple[int, int]:
@@ -174,15 +195,16 @@ def _begin(database: Database, name: str) -> tuple[int, int]:
         raise SourceError(_BUSY) from error
 
 
-def _batches(source: Source, items: Iterable[Read], position: int) -> Iterator[list[Read]]:
+def in_batches(source: Source, position: int, line: int) -> Iterator[tuple[list[Read], tuple[int, int]]]:
+    """Yield batches of what a source reads, each with how much of how much was then read."""
     batch: list[Read] = []
-    for item in items:
+    for item in source.read(position, line):
         batch.append(item)
         if len(batch) >= source.batch or item.position - position >= BATCH_BYTES:
-            yield batch
+            yield batch, source.done()
             position, batch = item.position, []
     if batch:
-        yield batch
+        yield batch, source.done()
 
 
 def _store(

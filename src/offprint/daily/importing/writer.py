@@ -14,11 +14,13 @@ from sqlalchemy.orm import Session
 from offprint.daily import trending
 from offprint.daily.importing.entries import Entry
 from offprint.store import Listing, Paper
+from offprint.store.inserts import insert_many
 from offprint.store.models import now
 
 _PAPERS = cast(Table, Paper.__table__)
 _LISTINGS = cast(Table, Listing.__table__)
 _FACTS = ("arxiv", "title", "title_key", "authors", "abstract", "year", "code", "categories", "published_at", "hotness")
+_NOTHING: dict[str, Any] = dict.fromkeys(_FACTS) | {"hotness": 0.0}
 _ON_RECORD = {"abstract", "authors", "categories", "published_at"}
 """What an import may tell of a paper on record; the authors only where the record names none."""
 
@@ -90,14 +92,10 @@ class Writer:
         row = rows.matching(entry)
         if row is None:
             row = rows.add(entry)
-        for name, value in _facts(entry).items():
-            known = row.facts[name]
-            allowed = row.slug is None or name in _ON_RECORD
-            replaces = self.authority and not (row.slug and name == "authors")
-            if allowed and known != value and (replaces or not known):
-                row.facts[name], row.changed = value, True
-        if row.facts["title_key"] == entry.key:
-            rows.know(row)
+        else:
+            self._tell(row, entry)
+            if row.facts["title_key"] == entry.key:
+                rows.know(row)
         if entry.day is not None and entry.day not in row.days and (self.every_day or not row.days):
             row.days.add(entry.day)
             row.listings.append({"day": entry.day, "submitter": entry.submitter, "submitted_at": entry.submitted_at})
@@ -106,15 +104,22 @@ class Writer:
                 row.facts["hotness"], row.changed = hotness, True
         return row
 
+    def _tell(self, row: _Row, entry: Entry) -> None:
+        """Let a paper know what an entry says and it may take from it."""
+        for name, value in _facts(entry).items():
+            known = row.facts[name]
+            allowed = row.slug is None or name in _ON_RECORD
+            replaces = self.authority and not (row.slug and name == "authors")
+            if allowed and known != value and (replaces or not known):
+                row.facts[name], row.changed = value, True
+
     def _insert(self, session: Session, new: Sequence[_Row]) -> None:
         if not new:
             return
         added = {"added_at": now()}
-        returned = session.connection().execute(
-            insert(_PAPERS).returning(_PAPERS.c.id, _PAPERS.c.arxiv, _PAPERS.c.title_key),
-            [row.facts | added for row in new],
-        )
-        ids = {arxiv or key: number for number, arxiv, key in returned}
+        given = [row.facts | added for row in new]
+        returned = insert_many(session.connection(), _PAPERS, given, ("id", "arxiv", "title_key"))
+        ids = {row.arxiv or row.title_key: row.id for row in returned}
         for row in new:
             row.id = ids[row.facts["arxiv"] or row.facts["title_key"]]
 
@@ -182,9 +187,7 @@ class _Rows:
 
     def add(self, entry: Entry) -> _Row:
         """Make the row of a paper that is new."""
-        facts = dict.fromkeys(_FACTS) | {"authors": [], "categories": [], "hotness": 0.0}
-        facts |= {"title": entry.title, "title_key": entry.key, "arxiv": entry.arxiv}
-        row = _Row(None, None, facts)
+        row = _Row(None, None, _NOTHING | {"authors": [], "categories": []} | _facts(entry))
         self.know(row)
         return row
 
