@@ -18,12 +18,13 @@ from starlette.datastructures import Headers
 from tests.daily.conftest import Site
 
 from offprint.daily import trending
-from offprint.daily.api.answers import matches
-from offprint.daily.api.listed import Asked, Days, page_of
+from offprint.daily.api.listed import Asked, page_of
 from offprint.daily.api.markdown import markdown, plain
 from offprint.daily.api.telling import told_number
+from offprint.daily.conditions import unchanged
 from offprint.daily.library import title_key
 from offprint.daily.measured import Number
+from offprint.daily.periods import Period
 from offprint.daily.routes import api as api_routes
 from offprint.store import Account, Database, Listing, Paper
 
@@ -181,16 +182,16 @@ def test_weeks_that_a_year_does_not_have(client: Site) -> None:
 def test_days_weeks_and_months_agree_with_the_calendar(day: datetime.date) -> None:
     year, week, weekday = day.isocalendar()
     if year <= datetime.MAXYEAR:
-        of_week = Days.of_week(f"{year:04}-W{week:02}")
+        of_week = Period.read("week", f"{year:04}-W{week:02}")
         assert of_week.first <= day <= of_week.last
         assert of_week.first.weekday() == 0
         assert (of_week.last - of_week.first).days == 6 or of_week.last == datetime.date.max
         assert weekday == day.isoweekday()
-    of_month = Days.of_month(f"{day:%Y-%m}".rjust(7, "0"))
+    of_month = Period.read("month", f"{day:%Y-%m}".rjust(7, "0"))
     assert of_month.first.day == 1
     assert of_month.first <= day <= of_month.last
     assert of_month.last == datetime.date.max or (of_month.last + datetime.timedelta(days=1)).day == 1
-    assert Days.of_date(day.isoformat()) == Days(day, day)
+    assert Period.read("day", day.isoformat()) == Period("day", day, day)
 
 
 WEIRD = st.text(max_size=40) | st.from_regex(r"\A-?[0-9]{1,6}-?(W|w)?[0-9]{1,3}(-[0-9]{1,3})?\Z")
@@ -377,7 +378,7 @@ def test_etags_change_with_the_answer_and_only_then(client: Site, database: Data
 @given(st.lists(st.from_regex(r'\A(W/)?"[0-9a-f]{0,4}"\Z'), max_size=4))
 def test_if_none_match_lists_versions(tags: list[str]) -> None:
     headers = Headers({"If-None-Match": ", ".join(tags)})
-    assert matches(headers, '"ab"') == any(tag in ('"ab"', 'W/"ab"') for tag in tags)
+    assert unchanged(headers, {"ETag": '"ab"'}) == any(tag in ('"ab"', 'W/"ab"') for tag in tags)
 
 
 READABLE = ["/api/daily_papers", "/api/papers/search?q=a", "/api/papers/2501.00001", "/papers/alpha-method.md",

@@ -16,7 +16,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, update
 
 from offprint.daily.app import create_app
-from offprint.daily.feeds import Editions, Feed, atom, json_feed, unchanged
+from offprint.daily.conditions import unchanged
+from offprint.daily.feeds import Editions, Feed, atom, json_feed
 from offprint.daily.settings import Settings
 from offprint.store import Database, Listing, Paper
 

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from offprint.daily import lists
 from offprint.daily.importing.page_text import PageText, read_page_text
 from offprint.daily.importing.streaming import Report, perform
-from offprint.daily.library import day, load_records
+from offprint.daily.library import load_records
+from offprint.daily.periods import Period
 from offprint.store import Database, Listing, Paper
 
 DAY = datetime.date(2025, 8, 20)
@@ -54,8 +56,8 @@ def import_page_text(path: Path, year: int, database: Database) -> Report:
 
 def on_day(database: Database, date: datetime.date = DAY) -> list[tuple[str, str | None]]:
     with database.session() as session:
-        found = day(session, date)
-        return [(paper.title, paper.abstract) for paper in found.papers] if found else []
+        found = lists.of_period(session, Period.holding("day", date), "listed", texts=True)
+    return [(paper.title, paper.abstract) for paper in found.papers]
 
 
 def rows(database: Database) -> list[tuple[object, ...]]:

@@ -7,7 +7,9 @@ import datetime
 import pytest
 from sqlalchemy import select
 
-from offprint.daily.library import address, day, find, load_records, newest_day, title_key
+from offprint.daily import lists
+from offprint.daily.library import address, find, load_records, newest_day, title_key
+from offprint.daily.periods import Period
 from offprint.papers import Record, record, records
 from offprint.store import Database, Listing, Paper
 
@@ -48,12 +50,10 @@ def test_titles_match_whatever_their_spelling(one: str, other: str) -> None:
 
 def test_records_are_listed_on_their_day(database: Database) -> None:
     with database.session() as session:
-        found = day(session, DAY)
+        found = lists.of_period(session, Period.holding("day", DAY), "listed")
         assert newest_day(session) == DAY
-    assert found is not None
+        assert lists.neighbours(session, Period.holding("day", DAY)) == (None, None)
     assert [paper.slug for paper in found.papers] == list(records())
-    assert found.previous is None
-    assert found.next is None
 
 
 def test_loading_twice_changes_nothing(database: Database) -> None:
@@ -97,10 +97,11 @@ def test_days_know_their_neighbours(database: Database) -> None:
     for date in ("2025-08-01", "2025-08-18", "2025-08-29", "2025-09-30"):
         load_records(database, [changed(paper, day=datetime.date.fromisoformat(date))])
     with database.session() as session:
-        found = day(session, DAY)
-        assert found is not None
-        assert (found.previous, found.next) == (datetime.date(2025, 8, 18), datetime.date(2025, 8, 29))
-        assert day(session, datetime.date(2025, 8, 2)) is None
+        before, after = lists.neighbours(session, Period.holding("day", DAY))
+        assert before is not None
+        assert after is not None
+        assert (before.first, after.first) == (datetime.date(2025, 8, 18), datetime.date(2025, 8, 29))
+        assert lists.of_period(session, Period.holding("day", datetime.date(2025, 8, 2)), "listed").papers == ()
 
 
 def test_papers_are_found_by_every_name_they_have(database: Database) -> None:

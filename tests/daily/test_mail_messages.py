@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mailing import HOUR, MONDAY, Shelf, add_paper, add_reader, read, text_of
 
+from offprint.daily.inputs import email_address
 from offprint.daily.library import load_records
-from offprint.daily.mail import address, compose
+from offprint.daily.mail import compose
 from offprint.daily.mail.digest import Site, first_sentence
 from offprint.daily.mail.messages import one_line
 from offprint.daily.mail.sending import Sender
@@ -146,12 +147,12 @@ def test_any_subject_and_text_come_back(typed: str) -> None:
 @settings(max_examples=100, deadline=None)
 def test_an_address_is_one_or_none(typed: str) -> None:
     try:
-        found = address(typed)
+        found = email_address(typed)
     except ValueError:
         return
     assert re.fullmatch(r"[!-~]+@[a-z0-9.-]+", found)
     assert not set(found) & set(' ",:;<>()[]\\\r\n\0')
-    assert address(found) == found
+    assert email_address(found) == found
     [parsed] = compose(SETTINGS, to=found, subject="", text="")["To"].addresses
     assert parsed.addr_spec == found
 
@@ -167,7 +168,7 @@ def test_an_address_is_one_or_none(typed: str) -> None:
     ],
 )
 def test_addresses(typed: str, kept: str) -> None:
-    assert address(typed) == kept
+    assert email_address(typed) == kept
 
 
 NO_ADDRESSES = """
@@ -178,7 +179,7 @@ NO_ADDRESSES = """
 @pytest.mark.parametrize("typed", ["", *NO_ADDRESSES.split(), f"{'a' * 65}@example.org", f"a@{'b' * 250}.org"])
 def test_no_addresses(typed: str) -> None:
     with pytest.raises(ValueError, match="mail address"):
-        address(typed)
+        email_address(typed)
 
 
 @pytest.mark.parametrize(

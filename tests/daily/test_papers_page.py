@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from offprint.papers import record
 from offprint.store import Database, Listing, Paper
 
 ALPHA_TITLE = "Alpha: a &lt;b&gt;Method&lt;/b&gt; &amp; its &#34;Limits&#34; for Gröbner Bases"
@@ -135,6 +136,23 @@ def test_a_paper_is_cited_as_text(imported: str, client: TestClient) -> None:
     page = client.get(imported).text
     assert "title = {{An $O(n^2)$ Bound \\&amp; More}}" in page
     assert f'href="{imported}/ris"' in page
+
+
+def test_a_paper_on_record_is_cited_as_its_record_says(client: TestClient) -> None:
+    response = client.get("/papers/alpha-method/bibtex")
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.text == record("alpha-method").bibtex + "\n"
+    assert response.text.splitlines() == [
+        "@misc{alpha-method,",
+        '  title = {{Alpha: a <b>Method</b> \\& its "Limits" for Gröbner Bases}},',
+        "  author = {Ada Lovelace and Björn Åström and C Third and D Fourth and E Fifth},",
+        "  year = {2025},",
+        "  eprint = {2501.00001},",
+        "  archivePrefix = {arXiv},",
+        "  note = {ICLR},",
+        "  url = {https://arxiv.org/abs/2501.00001},",
+        "}",
+    ]
 
 
 def test_a_ris_file_has_a_name_that_no_title_can_spoil(imported: str, client: TestClient, database: Database) -> None:

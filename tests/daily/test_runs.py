@@ -513,6 +513,16 @@ class TestTheKey:
         [path] = (tmp_path / "offprint").iterdir()
         assert path.stat().st_mode & 0o077 == 0
 
+    def test_the_environment_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / name))
+        key = kept_secret()
+        monkeypatch.setenv("OFFPRINT_SECRET", "from outside")
+        assert Settings().secret == "from outside"
+        signed = signer("form", Settings().secret).dumps("visitor")
+        assert signer("form", "from outside").loads(signed) == "visitor"
+        with pytest.raises(BadSignature):
+            signer("form", key).loads(signed)
+
     def test_what_an_older_key_signed_still_counts_and_a_dropped_one_does_not(self) -> None:
         signed = signer("form", "old").dumps("visitor")
         assert signer("form", "new, old").loads(signed) == "visitor"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import select
+from typer.testing import CliRunner, Result
 
+from offprint import cli
 from offprint.daily.search import Filters, Query, Semantic, search, similar
 from offprint.daily.search.embedding import embed
 from offprint.daily.search.searching import fused
@@ -206,23 +209,118 @@ def test_fusion_is_the_sum_of_reciprocal_ranks() -> None:
     assert fused([], meaning) == meaning
 
 
-def test_a_real_model(papers: Database, tmp_path: Path) -> None:
-    """A transformer with random weights, made here: what is the same text is nearest."""
-    library = pytest.importorskip("sentence_transformers")
-    transformers = pytest.importorskip("transformers")
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *MEANINGS, "paper"]))
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    transformers.BertModel(transformers.BertConfig(vocab_size=11, **sizes)).save_pretrained(tmp_path / "bert")
-    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
-    parts = library.models
-    words = parts.Transformer(str(tmp_path / "bert"))
-    pooling = parts.Pooling(words.get_word_embedding_dimension())
-    library.SentenceTransformer(modules=[words, pooling]).save(str(tmp_path / "model"))
-    encoder = load_encoder(str(tmp_path / "model"))
-    assert embed(papers, "real", encoder) == 5
-    semantic = Semantic("real", lambda name: encoder)
-    semantic.load()
-    with papers.session() as session:
-        [(nearest, cosine), *_] = semantic.nearest(session, "rose paper")
-        assert session.get_one(Paper, nearest).title_key == "rose"
-    assert cosine == pytest.approx(1, abs=1e-5)
+@pytest.mark.slow  # to load the library takes ten seconds
+class TestARealModel:
+    """A transformer with random weights, made here and loaded by its path, with no network to be had."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        library = pytest.importorskip("sentence_transformers")
+        torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+        monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("asked the network"))
+        folder = tmp_path / "bert"
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            bert = transformers.BertModel(transformers.BertConfig(vocab_size=11, initializer_range=1.0, **sizes))
+        bert.save_pretrained(folder)
+        (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *MEANINGS, "paper"]))
+        # Of a bare transformer, the library makes one that takes the mean over the tokens.
+        library.SentenceTransformer(str(folder)).save(str(tmp_path / "model"))
+        return tmp_path / "model"
+
+    @staticmethod
+    def expected(model: Path, texts: Sequence[str]) -> np.ndarray:
+        """Return the unit vectors by the transformer alone: the mean over each text's own tokens."""
+        import torch
+        import transformers
+
+        bert = transformers.BertModel.from_pretrained(str(model)).eval()
+        tokens = {"[CLS]": 2, "[SEP]": 3} | {word: 5 + place for place, word in enumerate([*MEANINGS, "paper"])}
+        rows = []
+        for text in texts:
+            numbers = [tokens.get(word, 1) for word in ("[CLS]", *text.split(), "[SEP]")]
+            with torch.no_grad():
+                row = bert(torch.tensor([numbers])).last_hidden_state[0].mean(0).numpy()
+            rows.append(row / np.linalg.norm(row))
+        return np.array(rows)
+
+    @staticmethod
+    def embed(database: Database, model: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Result:
+        monkeypatch.setenv("OFFPRINT_DATABASE_URL", database.url.render_as_string(hide_password=False))
+        return CliRunner().invoke(cli.app, ["embed", "--model", str(model), *more])
+
+    @staticmethod
+    def stored(database: Database) -> dict[str, np.ndarray]:
+        with database.session() as session:
+            rows = session.execute(select(Paper.title_key, Embedding.vector).join(Embedding)).all()
+        return {key: np.frombuffer(vector, "<f4") for key, vector in rows}
+
+    def test_its_vectors_are_stored_and_made_anew_where_a_text_changes(
+        self, model: Path, papers: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = self.embed(papers, model, monkeypatch)
+        assert first.exit_code == 0
+        assert "5 vectors made; the others were up to date" in first.output
+        vectors = self.stored(papers)
+        by_hand = self.expected(model, [f"{word} paper" for word in MEANINGS])
+        # Batches are padded, which changes the last digits.
+        np.testing.assert_allclose([vectors[word] for word in MEANINGS], by_hand, atol=1e-5)
+        assert "0 vectors made" in self.embed(papers, model, monkeypatch).output
+        with papers.session() as session:
+            session.scalars(select(Paper).where(Paper.title_key == "car")).one().summary = "rose"
+        assert "1 vectors made" in self.embed(papers, model, monkeypatch).output
+        changed = self.stored(papers)
+        np.testing.assert_allclose(changed["car"], self.expected(model, ["car paper rose"])[0], atol=1e-5)
+        assert all((changed[word] == vectors[word]).all() for word in MEANINGS if word != "car")
+
+    def test_a_run_that_was_stopped_goes_on(
+        self, model: Path, papers: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoder = load_encoder(str(model))
+        encode, batches = encoder.encode, []
+
+        def stopping(texts: list[str]) -> np.ndarray:
+            if len(batches) == 2:
+                raise KeyboardInterrupt
+            batches.append(texts)
+            return np.asarray(encode(texts))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder, "encode", stopping)
+            patch.setattr("offprint.daily.search.semantic.load_encoder", lambda name: encoder)
+            assert self.embed(papers, model, monkeypatch, "--batch", "2").exit_code != 0
+        assert list(self.stored(papers)) == [*MEANINGS][:4]
+        assert "1 vectors made" in self.embed(papers, model, monkeypatch, "--batch", "2").output
+        by_hand = self.expected(model, [f"{word} paper" for word in MEANINGS])
+        np.testing.assert_allclose([self.stored(papers)[word] for word in MEANINGS], by_hand, atol=1e-5)
+
+    def test_the_nearest_in_meaning_are_found(
+        self, model: Path, papers: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.embed(papers, model, monkeypatch)
+        semantic = Semantic(str(model))
+        semantic.load()
+        cosines = self.expected(model, [f"{word} paper" for word in MEANINGS]) @ self.expected(model, ["rose paper"])[0]
+        with papers.session() as session:
+            found = semantic.nearest(session, "rose paper")
+            keys = [session.get_one(Paper, number).title_key for number, _ in found]
+        by_hand = sorted(zip(MEANINGS, cosines, strict=True), key=lambda pair: -pair[1])
+        assert keys == [word for word, cosine in by_hand if cosine >= LEAST_SIMILARITY]
+        assert keys[0] == "rose"
+        assert found[0][1] == pytest.approx(1, abs=1e-5)
+        assert [cosine for _, cosine in found] == pytest.approx([c for _, c in by_hand][: len(found)], abs=1e-5)
+        assert len(keys) > 1
+        assert order(papers, "rose paper", None) == ["rose"]
+        assert order(papers, "rose paper", semantic) == keys
+
+    def test_a_path_without_a_model_is_told(
+        self, tmp_path: Path, papers: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("sentence_transformers")
+        (tmp_path / "empty").mkdir()
+        for path in (tmp_path / "nothing", tmp_path / "empty"):
+            result = self.embed(papers, path, monkeypatch)
+            assert result.exit_code == 2
+            assert f"the model {str(path)!r} cannot be loaded" in result.stderr
+        assert self.stored(papers) == {}

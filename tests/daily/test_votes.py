@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 
 import pytest
@@ -23,6 +24,10 @@ def readers(database: Database, many: int) -> list[Account]:
         found = [Account(email=f"r{i}@example.org", handle=f"reader-{i}", name=f"R{i}") for i in range(many)]
         session.add_all(found)
     return found
+
+
+def untold(text: str) -> str:
+    return re.sub(r'name="token" value="[^"]*"', "", text)
 
 
 def check(database: Database) -> None:
@@ -111,6 +116,27 @@ class TestOnTheSite:
         response = client.post("/papers/alpha-method/vote", data=fields, headers={"HX-Request": "true"})
         assert 'name="vote" value="up"' in response.text
         check(database)
+
+    @pytest.mark.parametrize("path", ["/", "/month/2025-08", "/trending", "/topics/optimize", "/search?q=averaging"])
+    def test_on_lists_too(self, path: str, client: Browser, database: Database) -> None:
+        sign_in(client, database)
+        for wanted, now in (("up", "none"), ("none", "up")):
+            page = client.get(path).text
+            assert re.search(r'<script src="/static/vendor/htmx.min.js\?v=[0-9a-f]+" defer></script>', page)
+            [form] = re.findall(r'<form class="vote"[^>]*action="/papers/alpha-method/vote".*?</form>', page, re.DOTALL)
+            assert 'hx-post="/papers/alpha-method/vote" hx-target="this" hx-swap="outerHTML"' in form
+            fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form))
+            assert fields["vote"] == wanted
+            response = client.post("/papers/alpha-method/vote", data=fields, headers={"HX-Request": "true"})
+            assert f'name="vote" value="{now}"' in response.text
+            # The page then shows the same box; the token tells when it was made.
+            assert untold(response.text.strip()) in untold(client.get(path).text)
+        check(database)
+
+    def test_who_cannot_vote_loads_nothing_for_it(self, client: Browser, database: Database) -> None:
+        assert "htmx.min.js" not in client.get("/").text
+        sign_in(client, database, banned=True)
+        assert "htmx.min.js" not in client.get("/").text
 
     def test_a_plain_form_leads_back_to_where_it_was(self, client: Browser, database: Database) -> None:
         sign_in(client, database)

@@ -139,6 +139,27 @@ def test_with_scripts_a_vote_counts_without_a_reload(site: Website, browser: Chr
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+def test_with_scripts_a_vote_on_a_list_counts_without_a_reload(site: Website, browser: Chrome) -> None:
+    browser.get(site.address + "/sign-in")
+    site.open_as(browser, "glancing@example.org")
+    browser.get(site.address + "/trending")
+    browser.execute_script("window.stillTheSamePage = true")
+    vote = f"form.vote[action='/papers/{IMPORTED}/vote'] button"
+    before = int(text(browser, vote).split()[-1])
+    for votes, pressed in ((before + 1, "true"), (before, "false")):
+        click(browser, vote)
+        wait(browser, lambda b, votes=votes: text(b, vote).split()[-1] == str(votes))
+        assert browser.find_element(By.CSS_SELECTOR, vote).get_attribute("aria-pressed") == pressed
+        assert browser.execute_script("return document.activeElement.id").startswith("vote-")
+    assert browser.execute_script("return window.stillTheSamePage") is True
+    browser.delete_cookie("offprint_session")
+    click(browser, vote)
+    wait(browser, lambda b: text(b, "#notice"))
+    top = browser.execute_script("return document.querySelector('#notice').getBoundingClientRect().top")
+    assert 0 <= top < browser.execute_script("return innerHeight")
+    assert browser.execute_script("return window.stillTheSamePage") is True
+
+
 def test_with_scripts_a_vote_that_is_refused_says_so_in_sight(site: Website, browser: Chrome) -> None:
     browser.get(site.address + "/sign-in")
     site.open_as(browser, "gone@example.org")

@@ -70,6 +70,11 @@ def test_a_valid_record_is_read(tmp_path: Path) -> None:
     assert "author = {Ada Example and Bob Example}" in record.bibtex
 
 
+def test_what_latex_reads_as_its_own_is_escaped_in_a_citation(tmp_path: Path) -> None:
+    record = read(tmp_path, ('title = "A paper"', 'title = "5% of $x_1$ & {more}"'))
+    assert r"title = {{5\% of $x_1$ \& \textbraceleft{}more\textbraceright{}}}" in record.bibtex
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

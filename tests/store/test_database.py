@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from offprint.store import Base, Database, Job, Outcome, default_url
+from offprint.store import Base, Database, Job, Outcome, default_url, inserts
 from offprint.store import Paper as PaperRow
 from offprint.store.database import MIGRATIONS, _alembic, _head
 
@@ -133,3 +133,33 @@ def test_the_full_text_index_follows_every_change_of_a_paper(migrated_url: str, 
         session.execute(check)
         assert session.scalars(found, {"words": "hopper"}).all() == []
     database.close()
+
+
+def test_many_rows_are_inserted_as_a_few_are(migrated_url: str, new_url: Callable[..., str]) -> None:
+    """Whichever way they take, the rows that come back are those that went in, with every default."""
+    moment = datetime.datetime(2025, 8, 20, 1, 2, 3, tzinfo=datetime.UTC)
+    given = [
+        {"title": f"é{n}", "title_key": str(n), "authors": ["Ada", f"ü{n}"], "published_at": moment, "added_at": moment}
+        for n in range(inserts.WORTH_STAGING)
+    ]
+    found = []
+    for part in (given, given[:5]):
+        database = Database(new_url(migrated_url))
+        for _ in range(2 if part is given else 1):  # the second time there is something left of the first
+            with database.session() as session:
+                session.query(PaperRow).delete()
+                table = PaperRow.__table__
+                assert isinstance(table, sqlalchemy.Table)
+                returned = inserts.insert_many(session.connection(), table, part, ("id", "title_key"))
+                assert sorted(int(row.title_key) for row in returned) == list(range(len(part)))
+        with database.session() as session:
+            rows = session.scalars(sqlalchemy.select(PaperRow).order_by(PaperRow.id)).all()
+            assert {row.title_key: row.id for row in returned} == {row.title_key: row.id for row in rows}
+            found.append(
+                [{k: v for k, v in vars(row).items() if k not in ("_sa_instance_state", "id")} for row in rows]
+            )
+        database.close()
+    many, few = found
+    assert len(many) == len(given)
+    assert many[:5] == few
+    assert (few[1]["authors"], few[1]["published_at"], few[1]["n_votes"]) == (["Ada", "ü1"], moment, 0)

@@ -9,19 +9,14 @@ from html.entities import html5
 import nh3
 from markupsafe import Markup, escape
 
+from offprint.papers.latex import FORMULA, formulas
+
 TAGS = frozenset({"b", "br", "em", "i", "p", "strong", "sub", "sup"})
 """Tags that stay where they stand bare; anything else that looks like a tag is text, as is all of a formula."""
 
 LONGEST = 20_000
 """Characters that are shown of one abstract."""
 
-# A dollar opens a formula before what is no space, and closes it after what is no space and before what is no digit,
-# so that "$5 and $10" is money. math.js reads formulas by the same rule.
-_MATH = re.compile(
-    r"\$\$[^$]+\$\$|\\\[(?:[^\\]|\\[^()[\]])+\\\]|\\\((?:[^\\]|\\[^()[\]])+\\\)"
-    r"|(?<![\\$])\$(?![\s$])(?:\\.|[^$\\])*?(?<!\s)\$(?![0-9$])",
-    re.DOTALL,
-)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _BARE_TAG = re.compile(rf"&lt;(/?)({'|'.join(sorted(TAGS))}) ?/?&gt;", re.IGNORECASE)
 # What XML forbids, what controls a terminal, and what turns the direction of the text around it.
@@ -40,22 +35,7 @@ def has_math(*texts: str | None) -> bool:
     >>> has_math("an $O(n^2)$ bound"), has_math("from $5 to $10", None)
     (True, False)
     """
-    return any(text and _MATH.search(text[:LONGEST]) for text in texts)
-
-
-def formulas(text: str) -> list[tuple[bool, str]]:
-    """Cut a text into pieces, each with whether it is a formula; joined they are the text again.
-
-    Examples
-    --------
-    >>> formulas("an $O(n)$ bound")
-    [(False, 'an '), (True, '$O(n)$'), (False, ' bound')]
-    """
-    pieces, end = [], 0
-    for match in _MATH.finditer(text):
-        pieces += [(False, text[end : match.start()]), (True, match[0])]
-        end = match.end()
-    return [piece for piece in (*pieces, (False, text[end:])) if piece[1]]
+    return any(text and FORMULA.search(text[:LONGEST]) for text in texts)
 
 
 def plain(text: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import secrets
 import string
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from offprint.daily import inputs
+from offprint.daily.inputs import FieldError
 from offprint.daily.limits import forget_expired
-from offprint.daily.security import SESSION_COOKIE, cookie_name
+from offprint.daily.security import SESSION_COOKIE, cookie_name, hashed
 from offprint.store import Account, Database, Listing, SignInLink, WebSession
 from offprint.store.models import now as present
 
@@ -40,22 +40,6 @@ class SignInNeededError(HTTPException):
         super().__init__(303, "Sign in first.", headers={"Location": self.address})
 
 
-class FieldError(ValueError):
-    """What a reader typed cannot be taken.
-
-    Parameters
-    ----------
-    field : str
-        The name of the form's field.
-    message : str
-        What is wanted, for the reader.
-    """
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
-
-
 @dataclass(frozen=True)
 class Redeemed:
     """A sign-in link that was just used: the new session's token, and where its reader wanted to go."""
@@ -74,7 +58,7 @@ def current(request: Request) -> Account | None:
                 request.state.account = session.scalar(
                     select(Account)
                     .join(WebSession, WebSession.account_id == Account.id)
-                    .where(WebSession.token_hash == digest(token), WebSession.expires_at > present())
+                    .where(WebSession.token_hash == hashed(token), WebSession.expires_at > present())
                 )
     found: Account | None = request.state.account
     return found
@@ -104,23 +88,18 @@ def session_token(request: Request) -> str:
     return token if 20 <= len(token) <= 100 and token.isascii() else ""
 
 
-def digest(token: str) -> str:
-    """Return what is kept of a token."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def issue_link(session: Session, email: str, next_path: str, *, now: datetime.datetime | None = None) -> str:
     """Make a link that signs the owner of an address in, and return its token. Only its hash is kept."""
     now = now or present()
     forget_expired(session, SignInLink, now)
     token = secrets.token_urlsafe(32)
-    session.add(SignInLink(token_hash=digest(token), email=email, next_path=next_path, expires_at=now + LINK_LIFETIME))
+    session.add(SignInLink(token_hash=hashed(token), email=email, next_path=next_path, expires_at=now + LINK_LIFETIME))
     return token
 
 
 def pending_link(session: Session, token: str, *, now: datetime.datetime | None = None) -> SignInLink | None:
     """Return the link with this token while it can be used. Looking does not use it up."""
-    link = session.get(SignInLink, digest(token))
+    link = session.get(SignInLink, hashed(token))
     return link if link is not None and link.used_at is None and link.expires_at > (now or present()) else None
 
 
@@ -132,7 +111,7 @@ def redeem(session: Session, token: str, *, now: datetime.datetime | None = None
     now = now or present()
     used = session.execute(
         update(SignInLink)
-        .where(SignInLink.token_hash == digest(token), SignInLink.used_at.is_(None), SignInLink.expires_at > now)
+        .where(SignInLink.token_hash == hashed(token), SignInLink.used_at.is_(None), SignInLink.expires_at > now)
         .values(used_at=now)
         .returning(SignInLink.email, SignInLink.next_path)
     ).one_or_none()
@@ -142,14 +121,14 @@ def redeem(session: Session, token: str, *, now: datetime.datetime | None = None
     forget_expired(session, WebSession, now)
     fresh = secrets.token_urlsafe(32)
     session.add(
-        WebSession(token_hash=digest(fresh), account_id=account.id, created_at=now, expires_at=now + SESSION_LIFETIME)
+        WebSession(token_hash=hashed(fresh), account_id=account.id, created_at=now, expires_at=now + SESSION_LIFETIME)
     )
     return Redeemed(fresh, used.next_path)
 
 
 def end_session(session: Session, token: str) -> None:
     """Sign a browser out."""
-    session.execute(delete(WebSession).where(WebSession.token_hash == digest(token)))
+    session.execute(delete(WebSession).where(WebSession.token_hash == hashed(token)))
 
 
 def end_sessions(session: Session, account: Account) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from offprint.store import Account, Authorship, Paper
+from offprint.store.inserts import insert
 from offprint.store.models import now as present
 
 
@@ -23,8 +23,8 @@ def claim(session: Session, account: Account, paper: Paper, author: str) -> None
     others = Authorship.author == author, Authorship.confirmed_at.is_not(None), Authorship.account_id != account.id
     if session.scalar(select(Authorship.account_id).where(Authorship.paper_id == paper.id, *others)) is not None:
         raise ValueError("Another reader is confirmed to be this author.")
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(Authorship).values(account_id=account.id, paper_id=paper.id, author=author, claimed_at=present())
+    claimed = {"account_id": account.id, "paper_id": paper.id, "author": author, "claimed_at": present()}
+    statement = insert(session, Authorship).values(claimed)
     session.execute(
         statement.on_conflict_do_update(
             index_elements=[Authorship.account_id, Authorship.paper_id],

@@ -6,21 +6,12 @@ import re
 import unicodedata
 from urllib.parse import quote
 
-from offprint.daily.abstracts import formulas, plain
+from offprint.daily.abstracts import plain
+from offprint.papers.bibtex import entry
 from offprint.store import Paper
 
-_SPECIAL = {character: f"\\{character}" for character in "$&#%_"} | {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    # BibTeX counts even escaped braces when it looks for the end of a field.
-    "{": "\\textbraceleft{}",
-    "}": "\\textbraceright{}",
-}
 SMALL = ("a", "an", "the", "on")
 """Words that a title begins with and a name for it leaves out."""
-
-_DELIMITERS = re.compile(r"^(?:\$\$?|\\[\[(])|(?:\$\$?|\\[\])])$")
 
 
 def bibtex(paper: Paper, address: str = "", most_authors: int | None = None) -> str:
@@ -46,22 +37,17 @@ def bibtex(paper: Paper, address: str = "", most_authors: int | None = None) -> 
       url = {https://arxiv.org/abs/2501.00001},
     }
     """
-    authors = [_bibtex_name(name) for name in map(plain, paper.authors or ()) if name]
-    if most_authors is not None and len(authors) > most_authors:
-        authors = [*authors[:most_authors], "others"]
-    fields = {
-        # In two pairs of braces, so that no style changes its capitals.
-        "title": f"{{{_latex(paper.title)}}}",
-        "author": " and ".join(authors),
-        "year": str(_year(paper) or ""),
-        "eprint": _latex(paper.arxiv or ""),
-        "archivePrefix": "arXiv" if paper.arxiv else "",
-        "primaryClass": _latex(paper.categories[0]) if paper.arxiv and paper.categories else "",
-        "note": _latex(paper.venue or ""),
-        "url": _url(paper, address),
-    }
-    lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
-    return "\n".join([f"@misc{{{key(paper)},", *lines, "}"])
+    return entry(
+        key(paper),
+        title=plain(paper.title),
+        authors=[name for name in map(plain, paper.authors or ()) if name],
+        year=_year(paper),
+        arxiv=plain(paper.arxiv),
+        category=plain(paper.categories[0]) if paper.categories else "",
+        note=plain(paper.venue),
+        url=_url(paper, address),
+        most_authors=most_authors,
+    )
 
 
 def ris(paper: Paper, address: str = "") -> str:
@@ -103,31 +89,6 @@ def _year(paper: Paper) -> int | None:
 
 def _url(paper: Paper, address: str) -> str:
     return f"https://arxiv.org/abs/{quote(plain(paper.arxiv))}" if paper.arxiv else address
-
-
-def _latex(text: str) -> str:
-    """Write text for LaTeX. Formulas stay as they are, unless they would break the entry or start a comment."""
-    pieces = formulas(plain(text))
-    return "".join(piece if formula and _is_sound(piece) else _escaped(piece) for formula, piece in pieces)
-
-
-def _escaped(text: str) -> str:
-    return "".join(_SPECIAL.get(character, character) for character in text)
-
-
-def _is_sound(formula: str) -> bool:
-    """Whether braces balance within a formula, even to one who counts escaped ones, and no comment begins."""
-    inner, depth = _DELIMITERS.sub("", formula), 0
-    for character in inner:
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth < 0:
-            return False
-    return depth == 0 and not re.search(r"(?<!\\)%|(?<!\\)#|\\(?:input|include|write|openin|openout|catcode)", inner)
-
-
-def _bibtex_name(name: str) -> str:
-    """Write a name. One that BibTeX would take apart wrongly, such as that of a team, goes into braces of its own."""
-    return f"{{{_latex(name)}}}" if "," in name or re.search(r"\b(and|others)\b", name, re.IGNORECASE) else _latex(name)
 
 
 def _family_first(name: str) -> str:

@@ -9,7 +9,6 @@ from starlette.requests import Request
 
 from offprint.daily import comments
 from offprint.daily.accounts import current
-from offprint.daily.votes import voted
 from offprint.store import Account, Authorship, Database, Paper
 
 
@@ -18,8 +17,6 @@ class CommunityView:
     """What ``_community.html`` shows."""
 
     paper: Paper
-    voted: bool
-    """Whether the reader votes for it."""
     part: comments.Part
     first: bool
     """Whether the part is the first."""
@@ -37,14 +34,12 @@ def view(request: Request, paper: Paper) -> CommunityView:
     asked = request.query_params.get("after", "")
     after = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
     with database.session() as session:
-        mine = voted(session, reader, [paper])
         claims = session.scalars(select(Authorship).where(Authorship.paper_id == paper.id)).all()
         confirmed = {claim.account_id: claim.author for claim in claims if claim.confirmed_at is not None}
         part = comments.part(session, paper, reader, confirmed, after)
     own = next((claim for claim in claims if reader is not None and claim.account_id == reader.id), None)
     return CommunityView(
         paper=paper,
-        voted=bool(mine),
         part=part,
         first=after == 0,
         authors=tuple(confirmed.values()),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from feedgen.feed import FeedGenerator
 from markupsafe import Markup
 
 from offprint.daily.abstracts import abstract, plain
+from offprint.daily.conditions import etag
 from offprint.daily.library import address
 from offprint.daily.measured import PaperView
 from offprint.store import Paper
@@ -123,32 +123,19 @@ class Editions:
 
     def headers(self, name: str, content: bytes) -> dict[str, str]:
         """Return the headers by which a client can later ask whether a feed has changed."""
-        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        version = etag(content)
         with self._lock:
             known = self._kept.pop(name, None)
-            since = known[1] if known and known[0] == etag else self._moment(known)
-            self._kept[name] = etag, since
+            since = known[1] if known and known[0] == version else self._moment(known)
+            self._kept[name] = version, since
             if len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
-        return {"ETag": etag, "Last-Modified": format_datetime(since, usegmt=True), "Cache-Control": "no-cache"}
+        return {"ETag": version, "Last-Modified": format_datetime(since, usegmt=True), "Cache-Control": "no-cache"}
 
     def _moment(self, known: tuple[str, datetime.datetime] | None) -> datetime.datetime:
         """Return the present second; one later than that of the last edition, since dates carry whole seconds."""
         present = self._clock().replace(microsecond=0)
         return max(present, known[1] + datetime.timedelta(seconds=1)) if known else present
-
-
-def unchanged(asked: Mapping[str, str], headers: Mapping[str, str]) -> bool:
-    """Whether a client has the newest edition already. Its ETags count before its date, as RFC 9110 has it."""
-    tags = asked.get("if-none-match")
-    if tags is not None:
-        mine = headers["ETag"]
-        return tags.strip() == "*" or mine in {part.strip().removeprefix("W/") for part in tags.split(",")}
-    try:
-        seen = parsedate_to_datetime(asked.get("if-modified-since", ""))
-        return parsedate_to_datetime(headers["Last-Modified"]) <= seen.replace(tzinfo=seen.tzinfo or datetime.UTC)
-    except (ValueError, OverflowError, TypeError):
-        return False
 
 
 def _item(paper: Paper, feed: Feed, base: str) -> dict[str, Any]:

@@ -20,6 +20,8 @@ RESERVED = frozenset(
 # Overrides, embeddings and isolates, with which text can be made to look like other text.
 DIRECTIONS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
+LONGEST_ADDRESS = 254
+LONGEST_LOCAL_PART = 64
 _LOCAL_PART = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|localhost")
 _HANDLE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -31,18 +33,35 @@ _BEFORE_ID = re.compile(
 _AFTER_ID = re.compile(r"(\.pdf)?/?([?#].*)?(\s*\[[\w.-]+\])?$", re.IGNORECASE)
 
 
+class FieldError(ValueError):
+    """What a reader typed or chose cannot be taken.
+
+    Parameters
+    ----------
+    field : str
+        The name of the form's field.
+    message : str
+        What is wanted, for the reader.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 def email_address(text: str) -> str:
-    """Return an e-mail address in lower case, its domain in ASCII.
+    """Return a mail address as it is stored and written to: in lower case, its domain in ASCII.
 
     Raises
     ------
     ValueError
-        If mail cannot be sent there. Quoted names, comments and spaces are refused, so that none can add a header.
+        If mail cannot be sent there. Quoted names, comments and spaces are refused, so that none can add a header or a
+        recipient.
 
     Examples
     --------
-    >>> email_address(" Ada@Bücher.example ")
-    'ada@xn--bcher-kva.example'
+    >>> email_address(" Ada@Example.ORG "), email_address("ada@bücher.example")
+    ('ada@example.org', 'ada@xn--bcher-kva.example')
     """
     name, at, domain = text.strip(" ").lower().rpartition("@")
     try:
@@ -51,8 +70,8 @@ def email_address(text: str) -> str:
         domain = ""
     address = f"{name}@{domain}"
     valid = at and _LOCAL_PART.fullmatch(name) and _DOMAIN.fullmatch(domain)
-    if not valid or len(name) > 64 or len(address) > 254:
-        raise ValueError("An e-mail address looks like name@example.org.")
+    if not valid or len(name) > LONGEST_LOCAL_PART or len(address) > LONGEST_ADDRESS:
+        raise ValueError("This is not a mail address. One looks like ada@example.org.")
     return address
 
 

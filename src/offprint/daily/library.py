@@ -6,27 +6,17 @@ import datetime
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
 
 from offprint.daily import trending
 from offprint.papers import Record, records
 from offprint.store import Database, Listing, Paper
 
 BATCH = 200
-
-
-@dataclass(frozen=True)
-class Day:
-    """One day's list, with the nearest days before and after it that have one."""
-
-    date: datetime.date
-    papers: tuple[Paper, ...]
-    previous: datetime.date | None
-    next: datetime.date | None
 
 
 def title_key(title: str) -> str:
@@ -74,19 +64,10 @@ def newest_day(session: Session) -> datetime.date | None:
     return session.scalar(select(func.max(Listing.day)))
 
 
-def day(session: Session, date: datetime.date) -> Day | None:
-    """Return a day's list in its order, or ``None`` when nothing is listed on that day."""
-    listed = select(Paper).join(Listing).where(Listing.day == date).order_by(Listing.position, Listing.id)
-    papers = tuple(session.scalars(listed))
-    if not papers:
-        return None
-    before = session.scalar(select(func.max(Listing.day)).where(Listing.day < date))
-    after = session.scalar(select(func.min(Listing.day)).where(Listing.day > date))
-    return Day(date, papers, before, after)
-
-
 def find(session: Session, name: str) -> Paper | None:
     """Return the paper that an address names: by slug, by arXiv id, or by number for one that has neither."""
+    if not name.isprintable():
+        return None
     # One after the other: SQLite's planner may read the whole table for either of two.
     for column in (Paper.slug, Paper.arxiv):
         if (paper := session.scalar(select(Paper).where(column == name))) is not None:
@@ -96,9 +77,27 @@ def find(session: Session, name: str) -> Paper | None:
     return None
 
 
+def find_or_404(session: Session, name: str) -> Paper:
+    """Return the paper that an address names.
+
+    Raises
+    ------
+    HTTPException
+        404 if there is none.
+    """
+    if (found := find(session, name)) is None:
+        raise HTTPException(404, "There is no such paper here.")
+    return found
+
+
 def address(paper: Paper) -> str:
     """Return the path of a paper's page: the shortest name it has."""
     return f"/papers/{paper.slug or paper.arxiv or paper.id}"
+
+
+def code_address(paper: Paper) -> str | None:
+    """Return where the authors' code is on the web; other addresses, which an import may hold, lead nowhere."""
+    return paper.code if paper.code and paper.code.startswith(("https://", "http://")) else None
 
 
 def next_position(session: Session, date: datetime.date) -> int:

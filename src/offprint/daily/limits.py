@@ -7,19 +7,19 @@ is an account, an e-mail address or a visitor's address; only its hash is kept, 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import ipaddress
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from offprint.daily.security import hashed
 from offprint.store import Database, RateLimit, SignInLink, WebSession
+from offprint.store.inserts import insert
 from offprint.store.models import now as present
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -119,8 +119,7 @@ def _count(
     session: Session, kind: str, who: str, now: datetime.datetime, seconds: int
 ) -> tuple[int, datetime.datetime]:
     """Count one more in the window, or begin a new one, in one statement; return the count and the window's end."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    key = f"{kind}:{hashlib.sha256(who.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    key = f"{kind}:{hashed(who)}"
     end = now + datetime.timedelta(seconds=seconds)
     over: ColumnElement[bool] = RateLimit.expires_at <= now
     changes: dict[str, Any] = {
@@ -128,7 +127,7 @@ def _count(
         "expires_at": case((over, end), else_=RateLimit.expires_at),
     }
     statement = (
-        insert(RateLimit)
+        insert(session, RateLimit)
         .values(key=key, count=1, expires_at=end)
         .on_conflict_do_update(index_elements=[RateLimit.key], set_=changes)
         .returning(RateLimit.count, RateLimit.expires_at)

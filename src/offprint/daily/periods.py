@@ -16,6 +16,7 @@ _SPELLED = {
     "month": re.compile(r"([0-9]{4})-([0-9]{2})"),
     "year": re.compile(r"([0-9]{4})"),
 }
+_SUCH_AS = {"day": "2025-08-20", "week": "2025-W34", "month": "2025-08", "year": "2025"}
 _WITHIN = {"day": "/", "week": "/week/", "month": "/month/", "year": "/calendar/"}
 
 
@@ -25,7 +26,7 @@ class Period:
 
     Examples
     --------
-    >>> week = Period.parse("week", "2025-W34")
+    >>> week = Period.read("week", "2025-W34")
     >>> week.path, week.title, week.first.isoformat(), week.last.isoformat()
     ('/week/2025-W34', '18 to 24 August 2025', '2025-08-18', '2025-08-24')
     """
@@ -50,16 +51,32 @@ class Period:
         return cls(kind, datetime.date(date.year, 1, 1), datetime.date(date.year, 12, 31))
 
     @classmethod
-    def parse(cls, kind: Kind, name: str) -> Period | None:
-        """Return the period of a name, or ``None`` for one that cannot be or is spelled in another way."""
+    def read(cls, kind: Kind, name: str) -> Period:
+        """Return the period of a name.
+
+        Raises
+        ------
+        ValueError
+            If it is spelled in another way, or cannot be.
+        """
         match = _SPELLED[kind].fullmatch(name)
         if match is None:
-            return None
+            raise ValueError(f"should be a {kind}, such as {_SUCH_AS[kind]}")
         numbers = [int(number) for number in match.groups()]
         try:
             if kind == "week":
                 return cls.holding(kind, datetime.date.fromisocalendar(numbers[0], numbers[1], 1))
             return cls.holding(kind, datetime.date(*numbers, *[1] * (3 - len(numbers))))
+        except ValueError:
+            if kind == "week" and numbers[0]:
+                raise ValueError(f"{numbers[0]} has no week {numbers[1]}") from None
+            raise ValueError(f"should be a {kind} that there is, such as {_SUCH_AS[kind]}") from None
+
+    @classmethod
+    def parse(cls, kind: Kind, name: str) -> Period | None:
+        """Return the period of a name, or ``None`` where :meth:`read` finds none."""
+        try:
+            return cls.read(kind, name)
         except ValueError:
             return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import secrets
 from collections.abc import Callable
@@ -142,33 +141,6 @@ def set_cookie(request: Request, response: Response, name: str, value: str, seco
     )
 
 
-def public_address(request: Request) -> str:
-    """Return the address of the site for links in mails, without a slash at its end.
-
-    Whoever sends a request chooses its ``Host``, and could have a link that signs someone else in point to a server of
-    their own. So it counts only where it is this server's own address; otherwise the operator has to say.
-
-    Raises
-    ------
-    HTTPException
-        503 if the operator has not set ``OFFPRINT_BASE_URL`` and the address of the request is not this server's.
-    """
-    settings: Settings = request.app.state.settings
-    if settings.base_url:
-        return settings.base_url
-    asked, serving = request.url.hostname or "", (request.scope.get("server") or ("", None))[0]
-    if asked in (serving, "localhost") or _is_loopback(asked):
-        return f"{request.url.scheme}://{request.url.netloc}"
-    raise HTTPException(503, "The operator of this site has to set OFFPRINT_BASE_URL before it can mail links.")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class FormGuard:
     """Gives forms a signed token bound to the visitor's cookie and session, and checks it when a form comes back.
 
@@ -197,7 +169,7 @@ class FormGuard:
     def _holder(self, request: Request) -> str:
         """Return whom a token belongs to: to sign in or out ends the tokens of before."""
         session = request.cookies.get(cookie_name(request, SESSION_COOKIE), "")
-        known = hashlib.sha256(session.encode()).hexdigest()[:16] if session else ""
+        known = hashed(session)[:16] if session else ""
         return f"{self.visitor(request)}.{known}"
 
     def remember(self, request: Request, response: Response) -> None:
@@ -246,6 +218,11 @@ async def checked_text(request: Request) -> dict[str, str]:
     """Read a form that holds a longer text, as a dependency of a route."""
     guard: FormGuard = request.app.state.guard
     return await guard.form(request, LARGEST_TEXT)
+
+
+def hashed(text: str) -> str:
+    """Return what is kept of a token, or of a name that is to be told from others but not read."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def signer(purpose: str, secret: str = "") -> URLSafeTimedSerializer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -55,7 +54,7 @@ def submit(
     if not found:
         raise UnknownPaperError(arxiv)
     now = now or present()
-    entry = replace(found[0], day=now.date(), submitter=account.handle, submitted_at=now)
+    entry = found[0]._replace(day=now.date(), submitter=account.handle, submitted_at=now)
     try:
         with database.session() as session:
             Writer(authority=True, every_day=False).store(session, [entry])

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from offprint.daily import trending
 from offprint.store import Account, Paper, Vote
+from offprint.store.inserts import insert
 from offprint.store.models import now as present
 
 
 def vote(session: Session, account: Account, paper: Paper, up: bool) -> Paper:
     """Set whether a reader votes for a paper, and return the paper with its votes counted. Twice changes nothing."""
     if up:
-        insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-        statement = insert(Vote).values(account_id=account.id, paper_id=paper.id, voted_at=present())
+        statement = insert(session, Vote).values(account_id=account.id, paper_id=paper.id, voted_at=present())
         session.execute(statement.on_conflict_do_nothing())
     else:
         session.execute(delete(Vote).where(Vote.account_id == account.id, Vote.paper_id == paper.id))

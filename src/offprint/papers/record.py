@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from offprint.papers.bibtex import entry
 from offprint.papers.rules import Rule
 from offprint.papers.scales import Scale
 
@@ -204,17 +205,14 @@ class Record(_Data):
     @property
     def bibtex(self) -> str:
         """A BibTeX entry for the paper."""
-        return "\n".join(
-            (
-                f"@misc{{{self.slug},",
-                f"  title = {{{self.title}}},",
-                f"  author = {{{' and '.join(self.authors)}}},",
-                f"  year = {{{self.year}}},",
-                f"  eprint = {{{self.arxiv}}},",
-                "  archivePrefix = {arXiv},",
-                f"  note = {{{self.venue}}},",
-                "}",
-            )
+        return entry(
+            self.slug,
+            title=self.title,
+            authors=self.authors,
+            year=self.year,
+            arxiv=self.arxiv,
+            note=self.venue,
+            url=self.url,
         )
 
 

@@ -13,6 +13,8 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from offprint.store.models import Base
 
+WORTH_STAGING = 100
+
 
 def insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
     """Return an ``INSERT`` that takes ``on_conflict_do_nothing`` and ``on_conflict_do_update``, alike in both.
@@ -35,6 +37,7 @@ def insert_many(
 
     SQLite takes them from a temporary table by one statement: what has to be done once per statement, as the full-text
     index has to be written out, is then done once, and each row costs a fraction of what it costs as bound parameters.
+    The transaction must have written before: SQLite refuses one that has only read while another wrote.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ def insert_many(
         Names of columns.
     """
     columns = [table.c[name] for name in returning]
-    if connection.dialect.name != "sqlite" or not rows:
+    if connection.dialect.name != "sqlite" or len(rows) < WORTH_STAGING:
         return connection.execute(insert_into(table).returning(*columns), [*rows]).all() if rows else []
     staged = _stage(connection, table, rows)
     return connection.execute(staged.returning(*columns)).all()

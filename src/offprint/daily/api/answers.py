@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from offprint.daily.conditions import etag, unchanged
 from offprint.daily.kept import share
-from offprint.daily.settings import Settings
+from offprint.daily.origin import base_address
 
 FRESH = "public, max-age=60"
 """Votes and comments may be a minute old."""
@@ -54,20 +52,12 @@ class ReadRoute(APIRoute):
 
 def finish(request: Request, response: Response) -> Response:
     """Add to an answer what every answer has, or say that it is known already. (The server sends HEAD no body.)"""
-    body = bytes(response.body)
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": FRESH, **SHARED}
-    if response.status_code == 200 and matches(request.headers, etag):
+    headers = {"ETag": etag(bytes(response.body)), "Cache-Control": FRESH, **SHARED}
+    if response.status_code == 200 and unchanged(request.headers, headers):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
     share(request)
     return response
-
-
-def matches(headers: Headers, etag: str) -> bool:
-    """Whether a request says that it has this version already (RFC 9110, section 13.1.2)."""
-    asked = ",".join(headers.getlist("if-none-match"))
-    return asked.strip() == "*" or etag in re.findall(r'"[^"]*"', asked)
 
 
 def as_json(content: BaseModel | Sequence[BaseModel]) -> Response:
@@ -76,14 +66,8 @@ def as_json(content: BaseModel | Sequence[BaseModel]) -> Response:
     return Response(body, media_type="application/json")
 
 
-def base(request: Request) -> str:
-    """Return the address of the site, without a slash at its end."""
-    settings: Settings = request.app.state.settings
-    return settings.base_url or str(request.base_url).rstrip("/")
-
-
 def next_page(request: Request, p: int) -> dict[str, str]:
     """Return the header (RFC 8288) that leads to another page of what was asked for."""
     kept = [(name, value) for name, value in request.query_params.multi_items() if name != "p"]
     query = urlencode([*kept, ("p", p)], errors="replace")
-    return {"Link": f'<{base(request)}{request.scope["path"]}?{query}>; rel="next"'}
+    return {"Link": f'<{base_address(request)}{request.scope["path"]}?{query}>; rel="next"'}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
-import datetime
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +9,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session, aliased
 
+from offprint.daily.periods import Period
 from offprint.store import Listing, Paper
 
 Order = Literal["publishedAt", "trending"]
@@ -19,57 +17,15 @@ Listed = list[tuple[Paper, Listing]]
 
 
 @dataclass(frozen=True)
-class Days:
-    """Some days in a row, the last included."""
-
-    first: datetime.date
-    last: datetime.date
-
-    @classmethod
-    def of_date(cls, written: str) -> Days:
-        """Return one day, written ``2025-08-20``."""
-        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
-            raise ValueError("should be a day, such as 2025-08-20")
-        try:
-            day = datetime.date.fromisoformat(written)
-        except ValueError:
-            raise ValueError("should be a day that there is, such as 2025-08-20") from None
-        return cls(day, day)
-
-    @classmethod
-    def of_week(cls, written: str) -> Days:
-        """Return an ISO week, written ``2025-W34``.
-
-        Examples
-        --------
-        >>> Days.of_week("2025-W01").first
-        datetime.date(2024, 12, 30)
-        """
-        year, week = map(int, written.split("-W"))
-        try:
-            first = datetime.date.fromisocalendar(year, week, 1)
-        except ValueError:
-            raise ValueError(f"{year} has no week {week}") from None
-        last = min(first.toordinal() + 6, datetime.date.max.toordinal())
-        return cls(first, datetime.date.fromordinal(last))
-
-    @classmethod
-    def of_month(cls, written: str) -> Days:
-        """Return a month, written ``2025-08``."""
-        year, month = map(int, written.split("-"))
-        return cls(datetime.date(year, month, 1), datetime.date(year, month, calendar.monthrange(year, month)[1]))
-
-
-@dataclass(frozen=True)
 class Asked:
-    """What a list is asked to hold: papers listed on all of the days given, and by the submitter if one is given."""
+    """What a list is asked to hold: papers listed in all of the periods given, and by the submitter if one is given."""
 
-    days: tuple[Days, ...] = ()
+    periods: tuple[Period, ...] = ()
     submitter: str | None = None
 
     def conditions(self, listing: type[Listing]) -> list[ColumnElement[bool]]:
         """Return what a listing must satisfy."""
-        found: list[ColumnElement[bool]] = [listing.day.between(days.first, days.last) for days in self.days]
+        found: list[ColumnElement[bool]] = [listing.day.between(period.first, period.last) for period in self.periods]
         if self.submitter is not None:
             found.append(listing.submitter == self.submitter)
         return found

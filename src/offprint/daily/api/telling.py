@@ -69,7 +69,7 @@ class Teller:
         )
 
     def _paper(self, paper: Paper, listing: Listing | None) -> hub.Paper:
-        code = _address(paper.code)
+        code = library.code_address(paper)
         on_github = code is not None and urlsplit(code).hostname == "github.com"
         return hub.Paper(
             id=identifier(paper),
@@ -99,7 +99,7 @@ class Teller:
             summary=paper.summary,
             year=paper.year,
             venue=paper.venue,
-            code=_address(paper.code),
+            code=library.code_address(paper),
             categories=paper.categories,
             runs_here=view.runnable if view else False,
             badge=view.badge if view else None,
@@ -170,8 +170,3 @@ def told_number(number: MeasuredNumber) -> hub.Number:
         interval=number.interval if number.interval and all(map(math.isfinite, number.interval)) else None,
         verdict=number.verdict,
     )
-
-
-def _address(written: str | None) -> str | None:
-    """Return an address that leads to the web; others, which an import may hold, lead nowhere."""
-    return written if written and written.startswith(("https://", "http://")) else None

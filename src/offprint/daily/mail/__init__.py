@@ -1,6 +1,5 @@
 """Mail: how it is made and handed over, who subscribes to it, and the digests of new papers."""
 
-from offprint.daily.mail.addresses import address, site_address
 from offprint.daily.mail.messages import compose
 from offprint.daily.mail.transport import (
     Folder,
@@ -18,9 +17,7 @@ __all__ = [
     "NoServerError",
     "Outbox",
     "RefusedError",
-    "address",
     "compose",
     "folder_shown",
     "outbox",
-    "site_address",
 ]

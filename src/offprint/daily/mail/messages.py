@@ -89,7 +89,7 @@ def compose(
     settings : Settings
         ``mail_from`` is the sender.
     to : str
-        The reader's address, as :func:`offprint.daily.mail.address` returns it.
+        The reader's address, as :func:`offprint.daily.inputs.email_address` returns it.
     subject : str
         Control characters and line ends in it become spaces.
     text, html : str

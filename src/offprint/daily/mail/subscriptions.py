@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,31 +12,16 @@ from itsdangerous import BadData
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from offprint.daily.inputs import FieldError
 from offprint.daily.mail.messages import one_line
 from offprint.daily.search import LONGEST_QUERY, Query
-from offprint.daily.security import signer
+from offprint.daily.security import hashed, signer
 from offprint.papers.record import FAMILIES
 from offprint.store import Subscription
 
 FREQUENCIES = ("daily", "weekly")
 SCOPES = ("everything", "topics", "query")
 CONFIRM_WITHIN = datetime.timedelta(days=3)
-
-
-class ChoiceError(ValueError):
-    """What was chosen cannot be subscribed to.
-
-    Parameters
-    ----------
-    field : str
-        The field of the form that is wrong.
-    message : str
-        What is wanted, for the reader.
-    """
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True)
@@ -54,27 +38,27 @@ class Choice:
 
         Raises
         ------
-        ChoiceError
+        FieldError
             Naming the field.
         """
         frequency, scope = fields.get("frequency", ""), fields.get("scope", "")
         if frequency not in FREQUENCIES:
-            raise ChoiceError("frequency", "Choose daily or weekly.")
+            raise FieldError("frequency", "Choose daily or weekly.")
         if scope == "everything":
             return cls(frequency)
         if scope == "topics":
             topics = tuple(family for family in FAMILIES if f"topic-{family}" in fields)
             if not topics:
-                raise ChoiceError("topics", "Choose at least one topic.")
+                raise FieldError("topics", "Choose at least one topic.")
             return cls(frequency, topics)
         if scope == "query":
             query = one_line(fields.get("query", ""))
             if len(query) > LONGEST_QUERY:
-                raise ChoiceError("query", f"A search has at most {LONGEST_QUERY} characters.")
+                raise FieldError("query", f"A search has at most {LONGEST_QUERY} characters.")
             if not Query.parse(query):
-                raise ChoiceError("query", "This search asks for nothing: it needs a word to look for.")
+                raise FieldError("query", "This search asks for nothing: it needs a word to look for.")
             return cls(frequency, query=query)
-        raise ChoiceError("scope", "Choose what the mails are to hold.")
+        raise FieldError("scope", "Choose what the mails are to hold.")
 
     @classmethod
     def of(cls, subscription: Subscription) -> Choice:
@@ -120,14 +104,14 @@ def ask(session: Session, email: str, choice: Choice, *, now: datetime.datetime)
         )
         session.add(known)
     token = secrets.token_urlsafe(32)
-    known.token_hash, known.asked_at = _hash(token), now
+    known.token_hash, known.asked_at = hashed(token), now
     session.flush()
     return Asked(known, token)
 
 
 def pending(session: Session, token: str, *, now: datetime.datetime) -> Subscription | None:
     """Return the subscription that a mailed link would confirm; ``None`` once it was used or is too old."""
-    within = Subscription.token_hash == _hash(token), Subscription.asked_at > now - CONFIRM_WITHIN
+    within = Subscription.token_hash == hashed(token), Subscription.asked_at > now - CONFIRM_WITHIN
     return session.scalar(select(Subscription).where(*within))
 
 
@@ -184,7 +168,7 @@ class Links:
     def path(self, subscription: Subscription) -> str:
         """Return the path of a subscription's page."""
         # A number that a database gives out again must not bring the link of someone else back to life.
-        return f"/subscription/{self._signer.dumps([subscription.id, _hash(subscription.email)[:12]])}"
+        return f"/subscription/{self._signer.dumps([subscription.id, hashed(subscription.email)[:12]])}"
 
     def valid(self, signed: str) -> bool:
         """Whether we signed this, even if the subscription has ended since."""
@@ -194,7 +178,7 @@ class Links:
         """Return the subscription that a signed name belongs to."""
         read = self._read(signed)
         found = session.get(Subscription, read[0]) if read else None
-        return found if read and found and _hash(found.email)[:12] == read[1] else None
+        return found if read and found and hashed(found.email)[:12] == read[1] else None
 
     def _read(self, signed: str) -> tuple[int, str] | None:
         try:
@@ -211,7 +195,3 @@ def _same(session: Session, email: str, choice: Choice) -> Subscription | None:
     )
     same = [subscription for subscription in of_email if Choice.of(subscription) == choice]
     return min(same, key=lambda subscription: subscription.confirmed_at is None, default=None)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

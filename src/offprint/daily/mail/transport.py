@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import ipaddress
 import os
 import secrets
 import smtplib
@@ -19,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 from starlette.requests import Request
 
 from offprint.daily.mail.messages import one_line, sender
+from offprint.daily.origin import is_here, is_loopback
 from offprint.daily.settings import Settings
 
 TIMEOUT_SECONDS = 20.0
 PORTS = {"smtp": 587, "smtp+starttls": 587, "smtps": 465}
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 class MailError(Exception):
@@ -281,18 +280,7 @@ def outbox(settings: Settings) -> Outbox:
 def folder_shown(request: Request) -> Path | None:
     """Return the folder that mail goes to where whoever asks sits at this machine, and ``None`` for everyone else."""
     box = getattr(request.app.state, "outbox", None)
-    here = request.client is not None and is_loopback(request.client.host)
-    if not isinstance(box, Folder) or not here or any(name in request.headers for name in FORWARDED):
-        return None
-    return box.path
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's address leads to this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return box.path if isinstance(box, Folder) and is_here(request) else None
 
 
 def _reply(error: smtplib.SMTPResponseException) -> str:

@@ -10,7 +10,9 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.background import BackgroundTask
 
 from offprint.daily import accounts, inputs, limits, mail, personal_data
-from offprint.daily.accounts import FieldError, current
+from offprint.daily.accounts import current
+from offprint.daily.inputs import FieldError
+from offprint.daily.origin import mailed_address
 from offprint.daily.rendering import page
 from offprint.daily.security import (
     SESSION_COOKIE,
@@ -18,7 +20,6 @@ from offprint.daily.security import (
     checked_form,
     cookie_name,
     over_tls,
-    public_address,
     set_cookie,
 )
 from offprint.store import Account, Database
@@ -53,7 +54,7 @@ def ask_for_link(request: Request, fields: Form) -> Response:
     database: Database = request.app.state.database
     limits.allow(database, "sign-in", limits.visitor_address(request))
     limits.allow(database, "sign-in-mail", email)
-    site = public_address(request)
+    site = mailed_address(request)
     response = _page(request, "sign_in_sent.html", email=email)
     response.background = BackgroundTask(_mail_link, request, site, email, next_path)
     return response

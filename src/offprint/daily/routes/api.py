@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 
 from offprint.daily import library
 from offprint.daily.api import hub
-from offprint.daily.api.answers import ReadRoute, as_json, base, next_page
+from offprint.daily.api.answers import ReadRoute, as_json, next_page
 from offprint.daily.api.document import document, responses
-from offprint.daily.api.listed import Asked, Days, Order, newest_listings, page_of
+from offprint.daily.api.listed import Asked, Order, newest_listings, page_of
 from offprint.daily.api.markdown import markdown
 from offprint.daily.api.telling import Teller, names
 from offprint.daily.measured import views
+from offprint.daily.origin import base_address
+from offprint.daily.periods import Period
 from offprint.daily.rendering import page
 from offprint.daily.search import LONGEST_QUERY, search
 from offprint.daily.search import Query as SearchQuery
@@ -40,7 +42,7 @@ YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 def _day(written: str | None) -> str | None:
     """Refuse what is no day."""
     if written is not None:
-        Days.of_date(written)
+        Period.read("day", written)
     return written
 
 
@@ -119,7 +121,7 @@ def daily_papers(
     The newest when no days are given. `date`, `week`, `month` and `submitter` narrow each other. A paper that several
     days list appears once, on the newest of those asked for.
     """
-    asked = Asked(_days(date, week, month), submitter)
+    asked = Asked(_periods(date, week, month), submitter)
     with _database(request).session() as session:
         found, more = page_of(session, asked, sort, p, limit)
         return _entries(request, session, found, p, more=more)
@@ -172,7 +174,8 @@ def paper_info(request: Request, id: Identifier) -> Response:
         paper = _paper(session, id)
         listing = newest_listings(session, [paper]).get(paper.id)
         known = names(session, [listing])
-    return as_json(Teller(base(request), views(request.app.state.measured, [paper]), known).detail(paper, listing))
+    teller = Teller(base_address(request), views(request.app.state.measured, [paper]), known)
+    return as_json(teller.detail(paper, listing))
 
 
 @router.get(
@@ -188,7 +191,7 @@ def read_paper(request: Request, id: Identifier) -> Response:
     with _database(request).session() as session:
         paper = _paper(session, id)
     view = views(request.app.state.measured, [paper]).get(paper.slug or "")
-    return Response(markdown(paper, view, base(request)), media_type="text/markdown; charset=utf-8")
+    return Response(markdown(paper, view, base_address(request)), media_type="text/markdown; charset=utf-8")
 
 
 @router.get(
@@ -216,7 +219,7 @@ def list_claims(
     slugs = {view.record.slug for view, _ in shown}
     with _database(request).session() as session:
         papers = {paper.slug: paper for paper in session.scalars(select(Paper).where(Paper.slug.in_(slugs)))}
-    teller = Teller(base(request), found)
+    teller = Teller(base_address(request), found)
     response = as_json(
         [
             teller.claim(papers[view.record.slug], view, claim)
@@ -233,13 +236,13 @@ def list_claims(
 @router.get("/api/openapi.json", include_in_schema=False)
 def describe(request: Request) -> Response:
     """Give the OpenAPI document of the API."""
-    return JSONResponse({**_document(), "servers": [{"url": base(request)}]})
+    return JSONResponse({**_document(), "servers": [{"url": base_address(request)}]})
 
 
 def overview(request: Request) -> Response:
     """Show people what programs can ask."""
     operations = [(path, found["get"]) for path, found in _document()["paths"].items()]
-    return page(request, "api.html", operations=operations, base=base(request))
+    return page(request, "api.html", operations=operations, base=base_address(request))
 
 
 # A page like any other: it may show who is signed in, so nobody else's scripts may read it.
@@ -256,29 +259,23 @@ def _database(request: Request) -> Database:
     return found
 
 
-def _days(date: str | None, week: str | None, month: str | None) -> tuple[Days, ...]:
-    """Return the days asked for."""
+def _periods(date: str | None, week: str | None, month: str | None) -> tuple[Period, ...]:
+    """Return the periods asked for. Of these, only a week can be spelled well and not be."""
     try:
-        of_week = Days.of_week(week) if week is not None else None
+        found = [Period.read("week", week)] if week is not None else []
     except ValueError as error:
         raise HTTPException(422, f"week: {error}") from None
-    found = (
-        Days.of_date(date) if date is not None else None,
-        of_week,
-        Days.of_month(month) if month is not None else None,
-    )
-    return tuple(days for days in found if days is not None)
+    found += [Period.read("day", date)] if date is not None else []
+    found += [Period.read("month", month)] if month is not None else []
+    return tuple(found)
 
 
 def _paper(session: Session, name: str) -> Paper:
     """Return a paper; of an arXiv id, any version will do."""
-    found = library.find(session, name) if name.isprintable() else None
-    if found is None and name.isprintable():
-        base_name, letter, number = name.rpartition("v")
-        found = library.find(session, base_name) if letter and number.isdecimal() else None
-    if found is None:
-        raise HTTPException(404, "There is no such paper here.")
-    return found
+    unversioned, letter, number = name.rpartition("v")
+    if letter and number.isdecimal():
+        return library.find(session, name) or library.find_or_404(session, unversioned)
+    return library.find_or_404(session, name)
 
 
 def _entries(
@@ -287,7 +284,7 @@ def _entries(
     """Return papers as a list, with the way to the next page."""
     known = names(session, [listing for _, listing in found])
     seen = views(request.app.state.measured, [paper for paper, _ in found])
-    teller = Teller(base(request), seen, known)
+    teller = Teller(base_address(request), seen, known)
     response = as_json([teller.entry(paper, listing) for paper, listing in found])
     if more and p < LAST_PAGE:
         response.headers.update(next_page(request, p + 1))

@@ -33,7 +33,7 @@ def vote(request: Request, name: str, fields: Form) -> Response:
     database: Database = request.app.state.database
     guard: FormGuard = request.app.state.guard
     with database.session() as session:
-        paper = _paper(session, name)
+        paper = library.find_or_404(session, name)
     reader = writer(request, library.address(paper))
     limits.allow(database, "vote", str(reader.id))
     with database.session() as session:
@@ -49,7 +49,7 @@ def add_comment(request: Request, name: str, fields: Text) -> Response:
     """Add a comment."""
     database: Database = request.app.state.database
     with database.session() as session:
-        paper = _paper(session, name)
+        paper = library.find_or_404(session, name)
     reader = writer(request, library.address(paper))
     limits.allow(database, "comment", str(reader.id))
     body = fields.get("body", "")
@@ -114,7 +114,7 @@ def claim(request: Request, name: str, fields: Text) -> Response:
     """Note that the reader says to be one of the paper's authors, or no longer does."""
     database: Database = request.app.state.database
     with database.session() as session:
-        paper = _paper(session, name)
+        paper = library.find_or_404(session, name)
     where = f"{library.address(paper)}#authors-here"
     reader = writer(request, library.address(paper))
     limits.allow(database, "authorship", str(reader.id))
@@ -138,13 +138,6 @@ def _back(request: Request) -> str | None:
     if not was.path or was.netloc != request.headers.get("host"):
         return None
     return local_path(f"{was.path}?{was.query}" if was.query else was.path)
-
-
-def _paper(session: Session, name: str) -> Paper:
-    found = library.find(session, name)
-    if found is None:
-        raise HTTPException(404, "There is no such paper here.")
-    return found
 
 
 def _own_comment(request: Request, session: Session, number: int) -> Comment:

@@ -12,14 +12,15 @@ from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 
 from offprint.daily import feeds, lists
+from offprint.daily.conditions import unchanged
 from offprint.daily.feeds import Editions, Feed
 from offprint.daily.kept import share
 from offprint.daily.lists import Sheet
 from offprint.daily.measured import views
+from offprint.daily.origin import base_address
 from offprint.daily.periods import Period
 from offprint.daily.search import LONGEST_QUERY, search
 from offprint.daily.search import Query as SearchQuery
-from offprint.daily.settings import Settings
 from offprint.store import Database
 
 router = APIRouter(include_in_schema=False)
@@ -101,12 +102,11 @@ def _answer(request: Request, form: Form, title: str, path: str, where: str, she
         query,
         f"?p={sheet.number + 1}" if sheet.more else "",
     )
-    settings: Settings = request.app.state.settings
     write, kind = WRITERS[form]
-    content = write(feed, settings.base_url or str(request.base_url).rstrip("/"))
+    content = write(feed, base_address(request))
     editions: Editions = request.app.state.editions
     headers = editions.headers(f"{request.url}", content)
     share(request)
-    if feeds.unchanged(request.headers, headers):
+    if unchanged(request.headers, headers):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=kind, headers=headers)

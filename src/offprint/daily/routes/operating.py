@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import secrets
 
@@ -13,14 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from offprint.daily.metrics import Metrics
+from offprint.daily.origin import is_here
 from offprint.daily.runs import Runs
 from offprint.daily.settings import Settings
 from offprint.store import Database
 
 router = APIRouter(include_in_schema=False)
 READ = ["GET", "HEAD"]
-FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-"""Headers that say that a proxy stands between."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ def metrics(request: Request) -> Response:
     """Give the figures in the format of Prometheus, to whoever has the token or is on this machine."""
     settings: Settings = request.app.state.settings
     measured: Metrics = request.app.state.metrics
-    if not (_has_token(request, settings.metrics_token) if settings.metrics_token else _is_near(request)):
+    if not (_has_token(request, settings.metrics_token) if settings.metrics_token else is_here(request)):
         # As if there were nothing: not everyone has to know.
         raise HTTPException(404)
     return Response(measured.text(), media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
@@ -64,13 +62,3 @@ def metrics(request: Request) -> Response:
 def _has_token(request: Request, token: str) -> bool:
     given = request.headers.get("authorization", "")
     return secrets.compare_digest(given.encode(), f"Bearer {token}".encode())
-
-
-def _is_near(request: Request) -> bool:
-    """Whether a request comes from this machine, and not by way of a proxy on it."""
-    if request.client is None or any(name in request.headers for name in FORWARDED):
-        return False
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False

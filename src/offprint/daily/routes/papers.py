@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
-from sqlalchemy.orm import Session
-from starlette.exceptions import HTTPException
 
 from offprint.daily import citations, community, library
 from offprint.daily.abstracts import abstract, has_math
 from offprint.daily.accounts import current
 from offprint.daily.measured import views
+from offprint.daily.origin import base_address
 from offprint.daily.rendering import page
 from offprint.daily.routes.runs import measured_block
 from offprint.daily.search import similar
-from offprint.daily.settings import Settings
 from offprint.daily.votes import voted
 from offprint.papers import records
 from offprint.store import Database, Paper
@@ -51,11 +48,12 @@ def paper(request: Request, name: str) -> Response:
     database: Database = request.app.state.database
     reader = current(request)
     with database.session() as session:
-        found, days = _found(session, name)
+        found = library.find_or_404(session, name)
         if library.address(found) != f"/papers/{name}":
             return RedirectResponse(library.address(found), 302)
         alike = similar(session, found, limit=SIMILAR, semantic=request.app.state.semantic)
         mine = voted(session, reader, [found, *alike])
+        days = sorted((listing.day for listing in found.listings), reverse=True)
     record = records().get(found.slug or "")
     return page(
         request,
@@ -64,7 +62,7 @@ def paper(request: Request, name: str) -> Response:
         days=days,
         abstract=abstract(found.abstract),
         math=has_math(found.title, found.summary, found.abstract, *(other.title for other in alike)),
-        code=_web_address(found.code),
+        code=library.code_address(found),
         bibtex=citations.bibtex(found, _address(request, found), NAMED),
         record=record,
         block=measured_block(request, record) if record else None,
@@ -77,25 +75,11 @@ def paper(request: Request, name: str) -> Response:
     )
 
 
-def _found(session: Session, name: str) -> tuple[Paper, list[datetime.date]]:
-    """Return a paper and the days that list it, newest first."""
-    found = library.find(session, name)
-    if found is None:
-        raise HTTPException(404, "There is no such paper here.")
-    return found, sorted((listing.day for listing in found.listings), reverse=True)
-
-
 def _cited(request: Request, name: str) -> Paper:
     database: Database = request.app.state.database
     with database.session() as session:
-        return _found(session, name)[0]
+        return library.find_or_404(session, name)
 
 
 def _address(request: Request, found: Paper) -> str:
-    settings: Settings = request.app.state.settings
-    return (settings.base_url or str(request.base_url).rstrip("/")) + library.address(found)
-
-
-def _web_address(address: str | None) -> str | None:
-    """Return an address that is safe to link to; an import may bring any text."""
-    return address if address and address.startswith(("https://", "http://")) else None
+    return base_address(request) + library.address(found)

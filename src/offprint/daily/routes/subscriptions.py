@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 
 from offprint.daily import limits
 from offprint.daily.accounts import current
-from offprint.daily.mail import MailError, Outbox, address, site_address, subscriptions
+from offprint.daily.inputs import FieldError, email_address
+from offprint.daily.mail import MailError, Outbox, subscriptions
 from offprint.daily.mail.digest import Site, confirmation, reminder
-from offprint.daily.mail.subscriptions import Choice, ChoiceError, Links
+from offprint.daily.mail.subscriptions import Choice, Links
+from offprint.daily.origin import mailed_address
 from offprint.daily.rendering import page
 from offprint.daily.search import LONGEST_QUERY
 from offprint.daily.security import FormGuard
@@ -123,14 +125,14 @@ def _subscribe(request: Request, fields: dict[str, str]) -> Response:
     outbox: Outbox = request.app.state.outbox
     email, wrong = fields.get("email", ""), "email"
     try:
-        email = address(email)
+        email = email_address(email)
         choice = Choice.read(fields)
     except ValueError as error:
-        wrong = error.field if isinstance(error, ChoiceError) else "email"
+        wrong = error.field if isinstance(error, FieldError) else "email"
         return _form(request, _typed(fields), fields.get("scope", ""), email, wrong, str(error))
     limits.allow(database, "subscribe", limits.visitor_address(request))
     limits.allow(database, "subscribe-mail", email)
-    site = Site.of(request.app.state.settings, site_address(request.app.state.settings, request))
+    site = Site.of(request.app.state.settings, mailed_address(request))
     with database.session() as session:
         asked = subscriptions.ask(session, email, choice, now=now())
         mail = (
@@ -158,7 +160,7 @@ def _change(request: Request, signed: str, fields: dict[str, str]) -> Response:
         found = _find(request, session, signed)
         try:
             choice = Choice.read(fields)
-        except ChoiceError as error:
+        except FieldError as error:
             return _manage(request, found, _typed(fields), fields.get("scope", ""), error.field, str(error))
         path = _links(request).path(subscriptions.change(session, found, choice))
     return RedirectResponse(f"{path}?done=saved", 303)

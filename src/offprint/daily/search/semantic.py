@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 class Encoder(Protocol):
     """What turns texts into vectors, as models of sentence-transformers do."""
 
-    def encode(self, sentences: list[str]) -> Any:
+    def encode(self, sentences: list[str], /) -> Any:
         """Return one row for each text."""
 
 
