@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import event
 
-from offprint.daily.search import similar
+from offprint.daily.search import Holders, similar
 from offprint.store import Database, Paper
 
 COMMON = "we propose a method for learning models from data and show results"
@@ -69,3 +70,42 @@ def test_words_that_many_papers_hold_help_where_there_are_no_others(
     with groups.session() as session:
         alike = similar(session, session.get_one(Paper, 2), limit=3)
     assert {other.id % 3 for other in alike} == {2}
+
+
+@pytest.mark.parametrize("common", [2, 300])
+def test_what_is_known_of_words_is_not_asked_again_until_it_is_old(
+    common: int, groups: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offprint.daily.search.similarity.COMMON", common)
+    now = 0.0
+    holders = Holders(60.0, clock=lambda: now)
+    asked: list[str] = []
+
+    def listen(_: object, __: object, statement: str, *___: object) -> None:
+        asked.append(statement)
+
+    with groups.session() as session:
+        paper, other = session.get_one(Paper, 1), session.get_one(Paper, 4)
+        afresh = [alike.id for alike in similar(session, paper, limit=3)]
+        assert [alike.id for alike in similar(session, paper, limit=3, holders=holders)] == afresh
+        event.listen(groups.engine, "before_cursor_execute", listen)
+        assert [alike.id for alike in similar(session, other, limit=3, holders=holders)] == [10, 7, 1]
+        assert len(asked) == 1  # the papers themselves
+        title = paper.title
+        session.add(Paper(title=title, title_key="new", abstract=paper.abstract))
+        session.flush()
+        assert [alike.id for alike in similar(session, paper, limit=3, holders=holders)] == afresh
+        now = 60.0
+        assert similar(session, paper, limit=3, holders=holders)[0].title == title
+        assert similar(session, paper, limit=3, holders=holders)[0].title_key == "new"
+
+
+def test_only_so_many_words_are_kept(groups: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offprint.daily.search.similarity.MOST_KEPT", 3)
+    holders = Holders(60.0)
+    with groups.session() as session:
+        for words in (["halpern", "protein"], ["aggregate", "folding"]):
+            found = holders.anywhere(session, words)
+            assert [len(ids or ()) for ids in found] == [4, 4]
+        assert len(holders._kept) == 3
+        assert [len(ids or ()) for ids in holders.anywhere(session, ["halpern", "halpern"])] == [4, 4]

@@ -37,7 +37,7 @@ from offprint.daily.routes import (
     subscriptions,
 )
 from offprint.daily.runs import Runs
-from offprint.daily.search import Semantic
+from offprint.daily.search import Holders, Semantic
 from offprint.daily.security import Bounds, FormGuard, SecurityHeaders, strict_headers
 from offprint.daily.settings import Settings
 from offprint.lab.executors import Executor
@@ -52,6 +52,9 @@ EXPLANATIONS = {
 
 THREADS = 4
 """Requests that are worked on at once. Python runs one thread at a time: more of them only delay one another."""
+
+HOLDERS_KEPT = 300.0
+"""Seconds after which the papers that hold a word are looked up anew, for what is similar to a paper."""
 
 ROUTES = (
     assets,
@@ -101,6 +104,7 @@ def create_app(database: Database, *, executor: Executor | None = None, settings
     app.state.guard = FormGuard(settings.secret)
     app.state.editions = Editions()
     app.state.semantic = Semantic(settings.semantic_model) if settings.semantic_model else None
+    app.state.holders = Holders(HOLDERS_KEPT if settings.answers_kept else 0)
     app.state.outbox = outbox(settings)
     app.add_middleware(Kept, seconds=settings.answers_kept)
     app.add_middleware(Bounds, refuse=error_page)

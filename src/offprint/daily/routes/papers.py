@@ -51,7 +51,8 @@ def paper(request: Request, name: str) -> Response:
         found = library.find_or_404(session, name)
         if library.address(found) != f"/papers/{name}":
             return RedirectResponse(library.address(found), 302)
-        alike = similar(session, found, limit=SIMILAR, semantic=request.app.state.semantic)
+        state = request.app.state
+        alike = similar(session, found, limit=SIMILAR, semantic=state.semantic, holders=state.holders)
         mine = voted(session, reader, [found, *alike])
         days = sorted((listing.day for listing in found.listings), reverse=True)
     record = records().get(found.slug or "")

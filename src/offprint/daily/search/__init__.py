@@ -3,6 +3,18 @@
 from offprint.daily.search.query import LONGEST_QUERY, VERDICTS, Filters, Query, Term
 from offprint.daily.search.searching import Found, Hit, search
 from offprint.daily.search.semantic import Semantic
-from offprint.daily.search.similarity import similar
+from offprint.daily.search.similarity import Holders, similar
 
-__all__ = ["LONGEST_QUERY", "VERDICTS", "Filters", "Found", "Hit", "Query", "Semantic", "Term", "search", "similar"]
+__all__ = [
+    "LONGEST_QUERY",
+    "VERDICTS",
+    "Filters",
+    "Found",
+    "Hit",
+    "Holders",
+    "Query",
+    "Semantic",
+    "Term",
+    "search",
+    "similar",
+]

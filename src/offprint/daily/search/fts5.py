@@ -107,10 +107,10 @@ def left_out(query: Query) -> list[ColumnElement[bool]]:
 
 
 def marked(
-    session: Session, query: Query, ids: Sequence[int], start: str, end: str, *, prefix: bool = False
+    session: Session, query: Query, papers: Sequence[Paper], start: str, end: str, *, prefix: bool = False
 ) -> dict[int, tuple[str, tuple[str, ...]]]:
     """Return, by id, the title and the texts (summary, claims, abstract) of papers with every match marked."""
-    asked = {"match": _any(query.wanted, prefix), "ids": list(ids), "start": start, "end": end}
+    asked = {"match": _any(query.wanted, prefix), "ids": [paper.id for paper in papers], "start": start, "end": end}
     rows = session.execute(_MARKED, asked)
     return {row.id: (row.title, (row.summary or "", row.claims or "", row.abstract or "")) for row in rows}
 

@@ -99,7 +99,8 @@ def _hits(session: Session, query: Query, ids: Sequence[int], prefix: bool) -> l
     papers = {paper.id: paper for paper in session.scalars(select(Paper).where(Paper.id.in_(ids)))}
     marks = {}
     if query.wanted:
-        marks = lexical.index(session).marked(session, query, ids, marking.START, marking.END, prefix=prefix)
+        index, shown = lexical.index(session), list(papers.values())
+        marks = index.marked(session, query, shown, marking.START, marking.END, prefix=prefix)
     return [_hit(papers[number], *marks.get(number, (None, ()))) for number in ids if number in papers]
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+import threading
+import time
+from array import array
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -22,10 +26,73 @@ COMMON = 300
 NEWEST = 200
 """How many papers with a common word in the heading are looked at."""
 
+MOST_KEPT = 4096
+"""Words whose papers are kept in memory: 10 MB, if all are as common as they may be."""
+
 WORD = re.compile(r"[A-Za-z][A-Za-z0-9]{2,}")
 
+Numbers = Sequence[int]
 
-def similar(session: Session, paper: Paper, limit: int = 5, *, semantic: Semantic | None = None) -> list[Paper]:
+
+class Holders:
+    """Which papers hold a word, kept for a while: the words of one paper are those of many.
+
+    Parameters
+    ----------
+    seconds : float
+        How long what was read is taken to be so; 0 reads everything anew.
+    clock : callable
+        Returns seconds that only grow.
+    """
+
+    def __init__(self, seconds: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self.clock = clock
+        self._kept: OrderedDict[tuple[str, str], tuple[float, Numbers | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def anywhere(self, session: Session, words: Sequence[str]) -> list[Numbers | None]:
+        """Return, for each word, the papers that hold it; ``None`` where it is common."""
+        return self._read("anywhere", words, lambda new: lexical.index(session).holding(session, new, COMMON))
+
+    def in_heading(self, session: Session, words: Sequence[str]) -> list[Numbers]:
+        """Return, for each word, the newest papers with it in title, authors or identifiers."""
+        found = self._read("heading", words, lambda new: lexical.index(session).titled(session, new, NEWEST))
+        return [ids for ids in found if ids is not None]
+
+    def _read(
+        self, where: str, words: Sequence[str], read: Callable[[list[str]], Sequence[list[int] | None]]
+    ) -> list[Numbers | None]:
+        now = self.clock()
+        with self._lock:
+            known = {word: kept[1] for word in words if (kept := self._kept.get((where, word))) and now < kept[0]}
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        if new:
+            fresh: dict[str, Numbers | None] = dict(
+                zip(new, (None if ids is None else array("q", ids) for ids in read(new)), strict=True)
+            )
+            known |= fresh
+            if self.seconds:
+                self._keep(where, fresh, now + self.seconds)
+        return [known[word] for word in words]
+
+    def _keep(self, where: str, fresh: dict[str, Numbers | None], until: float) -> None:
+        with self._lock:
+            for word, ids in fresh.items():
+                self._kept[where, word] = until, ids
+                self._kept.move_to_end((where, word))
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+
+
+def similar(
+    session: Session,
+    paper: Paper,
+    limit: int = 5,
+    *,
+    semantic: Semantic | None = None,
+    holders: Holders | None = None,
+) -> list[Paper]:
     """Return the papers most like a paper, the nearest first; never the paper itself.
 
     Without vectors, the words of its title, and those that its summary or abstract repeats, are looked up in the index;
@@ -40,10 +107,12 @@ def similar(session: Session, paper: Paper, limit: int = 5, *, semantic: Semanti
         The most papers to return.
     semantic : Semantic, optional
         The model whose vectors tell what is near.
+    holders : Holders, optional
+        What is known of words already.
     """
     ids = semantic.like(session, paper.id, limit) if semantic is not None else []
     if not ids:
-        ids = _sharing_words(session, paper, limit)
+        ids = _sharing_words(session, paper, limit, holders or Holders())
     found = {other.id: other for other in session.scalars(select(Paper).where(Paper.id.in_(ids)))}
     return [found[number] for number in ids if number in found]
 
@@ -57,13 +126,13 @@ def candidates(paper: Paper) -> list[str]:
     return list(dict.fromkeys([*title, *repeated]))[:MOST_CANDIDATES]
 
 
-def _sharing_words(session: Session, paper: Paper, limit: int) -> list[int]:
-    index, words = lexical.index(session), candidates(paper)
-    holders: list[list[int] | None] = index.holding(session, words, COMMON)
+def _sharing_words(session: Session, paper: Paper, limit: int, known: Holders) -> list[int]:
+    words = candidates(paper)
+    holders = known.anywhere(session, words)
     telling = sorted((ids for ids in holders if ids and len(ids) > 1), key=len)
     if len(telling) < ENOUGH_TERMS:
         common = [word for word, ids in zip(words, holders, strict=True) if ids is None]
-        telling += index.titled(session, common[:MOST_TERMS], NEWEST)
+        telling += known.in_heading(session, common[:MOST_TERMS])
     scores: dict[int, float] = {}
     for ids in telling[:MOST_TERMS]:
         for number in ids:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    TextClause,
     case,
     column,
     exists,
@@ -33,8 +36,9 @@ PLANNING = text(
     "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
     " set_config('cpu_operator_cost', '0.05', true), set_config('random_page_cost', '1.1', true)"
 )
-"""For one transaction. Which plan is good depends on how common the words are, so that one for all will not do; and to
-look into a row's words costs more than the planner thinks, for whom it is like comparing two numbers."""
+"""For one transaction; see :func:`_plan`. Which plan is good depends on how common the words are, so that one for all
+will not do; and to look into a row's words costs more than the planner thinks, for whom it is like comparing two
+numbers."""
 
 _BY_LABEL = ", ".join(str(WEIGHTS[name] / 10) for name in ("abstract", "summary", "authors", "title"))
 _WEIGHTS: ColumnElement[object] = literal_column(f"'{{{_BY_LABEL}}}'::float4[]")
@@ -48,7 +52,19 @@ _COMMON = text(
 )
 """Which of some lexemes more than so many papers hold, by the statistics that the database keeps."""
 
+_COUNTED = (
+    "(SELECT count(*) FROM (SELECT FROM papers_search WHERE words @@ to_tsquery('offprint', :word) LIMIT :limit) AS _)"
+)
+_NEWEST = (
+    "ARRAY(SELECT paper_id FROM papers_search WHERE {} @@ to_tsquery('offprint', :word)"
+    " ORDER BY paper_id DESC LIMIT :limit)"
+)
+
 WORD = re.compile(r"[^\W_]+")
+
+MOST_STEMS = 50_000
+_STEMS: dict[str, str] = {}
+"""What the dictionary, which is the same in every database, makes of words."""
 
 
 def newest(
@@ -61,7 +77,7 @@ def newest(
     prefix: bool = False,
 ) -> list[tuple[int, float]]:
     """Return the newest papers that match, as (id, score), the newest first; parameters as for SQLite's index."""
-    session.execute(PLANNING)
+    _plan(session)
     conditions = _conditions(query, heading, prefix)
     order = IDENTITY + 0 if _misjudged(query) else IDENTITY
     ids = select(IDENTITY).where(*conditions, *allowed).order_by(order.desc()).limit(limit)
@@ -80,24 +96,38 @@ def holding(session: Session, words: Sequence[str], most: int) -> list[list[int]
     counted = {"lexemes": list(lexemes.values()), "most": most}
     common = set(session.scalars(_COMMON, counted).all())
     rare = [word for word in words if lexemes[word] not in common]
-    found = dict(zip(rare, _newest_ids(session, INDEX.c.words, rare, most + 1), strict=True))
-    return [ids if (ids := found.get(word)) is not None and len(ids) <= most else None for word in words]
+    # To count rows that the index names takes a third of the time that it takes to read their numbers.
+    counts = _ask(session, _COUNTED, rare, most + 1)
+    few = [word for word, count in zip(rare, counts, strict=True) if count <= most]
+    found = dict(zip(few, _ask(session, _NEWEST.format("words"), few, most), strict=True))
+    return [found.get(word) for word in words]
 
 
 def titled(session: Session, words: Sequence[str], limit: int) -> list[list[int]]:
     """Return, for each word, the newest papers that hold it in title, authors or identifiers."""
-    return _newest_ids(session, INDEX.c.heading, words, limit)
+    return _ask(session, _NEWEST.format("heading"), words, limit)
 
 
-def _newest_ids(session: Session, vector: ColumnElement[object], words: Sequence[str], limit: int) -> list[list[int]]:
+def _ask(session: Session, question: str, words: Sequence[str], limit: int) -> list[Any]:
+    """Return the answer to a question about each of some words, by one statement."""
     if not words:
         return []
-    session.execute(PLANNING)
-    columns = []
-    for word in words:
-        ids = select(IDENTITY).where(_matches(vector, _written(Term(word)))).order_by(IDENTITY.desc()).limit(limit)
-        columns.append(func.array(ids.scalar_subquery()))
-    return [list(ids) for ids in session.execute(select(*columns)).one()]
+    _plan(session)
+    known = {f"word{place}": _written(Term(word)) for place, word in enumerate(words)}
+    return list(session.execute(_several(question, len(words)), known | {"limit": limit}).one())
+
+
+@cache
+def _several(question: str, count: int) -> TextClause:
+    """Return the query for so many words. To put it together takes longer than to answer it."""
+    return text("SELECT " + ", ".join(question.replace(":word", f":word{place}") for place in range(count)))
+
+
+def _plan(session: Session) -> None:
+    """Let the planner know better for the rest of a transaction; a session here is one transaction."""
+    if not session.info.get(PLANNING):
+        session.execute(PLANNING)
+        session.info[PLANNING] = True
 
 
 def left_out(query: Query) -> list[ColumnElement[bool]]:
@@ -108,15 +138,14 @@ def left_out(query: Query) -> list[ColumnElement[bool]]:
 
 
 def marked(
-    session: Session, query: Query, ids: Sequence[int], start: str, end: str, *, prefix: bool = False
+    session: Session, query: Query, papers: Sequence[Paper], start: str, end: str, *, prefix: bool = False
 ) -> dict[int, tuple[str, tuple[str, ...]]]:
     """Return, by id, the title and the texts (summary, claims, abstract) of papers with every match marked.
 
     PostgreSQL's own way of marking does not know of accents taken off; so the words of the texts are put through the
     same dictionary as the index, in one statement, and compared here.
     """
-    columns = Paper.id, Paper.title, Paper.summary, Paper.claims_text, Paper.abstract
-    rows = session.execute(select(*columns).where(Paper.id.in_(ids))).all()
+    rows = [(paper.id, paper.title, paper.summary, paper.claims_text, paper.abstract) for paper in papers]
     wanted = [word for term in query.wanted for word in _tokens(term)]
     occurring = {word for row in rows for content in row[1:] for word in WORD.findall(content or "")}
     # Stems keep the letter that words begin with, so that most words need not be looked at.
@@ -134,9 +163,16 @@ def marked(
 
 
 def _lexemes(session: Session, words: set[str]) -> dict[str, str]:
-    """Return what the index keeps of words."""
-    known = session.execute(_LEXEMES, {"words": sorted(words)})
-    return {word: lexemes[0] if lexemes else word for word, lexemes in known}
+    """Return what the index keeps of words; of those that were asked for before without a query."""
+    known = {word: stem for word in words if (stem := _STEMS.get(word)) is not None}
+    if new := sorted(words - known.keys()):
+        rows = session.execute(_LEXEMES, {"words": new})
+        fresh = {word: lexemes[0] if lexemes else word for word, lexemes in rows}
+        if len(_STEMS) + len(fresh) > MOST_STEMS:
+            _STEMS.clear()
+        _STEMS.update(fresh)
+        known |= fresh
+    return known
 
 
 def _conditions(query: Query, heading: bool, prefix: bool) -> list[ColumnElement[bool]]:
