@@ -19,9 +19,15 @@ from .aggregate_risk import optimal_rho as optimal_rho
 from .aggregate_risk import release_noise as release_noise
 from .aggregate_signal import Signal as Signal
 from .aggregate_signal import estimate_signal as estimate_signal
+from .pooling import AttentionPooling as AttentionPooling
+from .pooling import MaxPooling as MaxPooling
+from .pooling import MeanPooling as MeanPooling
+from .pooling import Pooled as Pooled
+from .pooling import QueryPooling as QueryPooling
 from .ragged import BagIndex as BagIndex
 from .ragged import RaggedBags as RaggedBags
 from .ragged import segment_center as segment_center
+from .ragged import segment_entropy as segment_entropy
 from .ragged import segment_max as segment_max
 from .ragged import segment_mean as segment_mean
 from .ragged import segment_softmax as segment_softmax
@@ -31,10 +37,15 @@ __all__ = [
     "AggregateLinearRegression",
     "AggregateNet",
     "AggregateRegressor",
+    "AttentionPooling",
     "BagIndex",
     "BagPrivacyReport",
+    "MaxPooling",
+    "MeanPooling",
     "OptimalBagSize",
     "OptimalRho",
+    "Pooled",
+    "QueryPooling",
     "RaggedBags",
     "RhoPath",
     "RhoSearchCV",
@@ -52,6 +63,7 @@ __all__ = [
     "release_noise",
     "rho_path",
     "segment_center",
+    "segment_entropy",
     "segment_max",
     "segment_mean",
     "segment_softmax",

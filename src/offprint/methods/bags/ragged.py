@@ -372,6 +372,50 @@ def segment_softmax(
     return weights / _sum(weights, segment_ids, n_segments)[segment_ids]
 
 
+def segment_entropy(
+    logits: Float[Tensor, "n ..."], segment_ids: Int[Tensor, " n"], n_segments: int
+) -> Float[Tensor, "segments ..."]:
+    """Return the entropy, in nats, of the softmax of each segment's logits.
+
+    From the logits, so that weights which underflow do no harm: of scores that are far apart it is 0 with a gradient
+    of 0, never NaN.
+
+    Parameters
+    ----------
+    logits : float tensor, shape (n, ...)
+        Scores before the softmax; -inf leaves a row out.
+    segment_ids : int64 tensor, shape (n,)
+        The segment of each row, in [0, n_segments).
+    n_segments : int
+        Number of segments, at least 1.
+
+    Returns
+    -------
+    tensor, shape (n_segments, ...)
+        Between 0 and the logarithm of the segment's size; 0 for an empty segment.
+
+    Raises
+    ------
+    TypeError
+        If ``logits`` is no float tensor or ``segment_ids`` no int64 tensor.
+    ValueError
+        If there is not one id per row, or an id is outside [0, n_segments).
+
+    Examples
+    --------
+    >>> segment_entropy(torch.tensor([0.0, 3.0, 0.0]), torch.tensor([0, 1, 0]), 2)
+    tensor([0.6931, 0.0000])
+    """
+    _check_segments(logits, segment_ids, n_segments)
+    left_out = logits == -torch.inf
+    shifted = (logits - _max(logits.detach(), segment_ids, n_segments)[segment_ids]).masked_fill(left_out, 0.0)
+    weights = shifted.exp().masked_fill(left_out, 0.0)
+    totals = _sum(weights, segment_ids, n_segments)
+    mean = _sum(weights * shifted, segment_ids, n_segments) / totals.clamp(min=1.0)
+    # The largest logit weighs 1, so that only an empty segment, or one left out whole, has less.
+    return (totals.clamp(min=1.0).log() - mean).clamp(min=0.0)
+
+
 def segment_center(
     values: Float[Tensor, "n ..."], segment_ids: Int[Tensor, " n"], n_segments: int
 ) -> Float[Tensor, "n ..."]:
