@@ -193,6 +193,7 @@ def main() -> None:
     options.add_argument("--papers", type=int, default=100_000)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--sqlite", type=Path, help="keep the SQLite file here, and use it again")
+    options.add_argument("--postgresql", help="use this database, by URL, and not a server of the benchmark's own")
     options.add_argument("--only", choices=["sqlite", "postgresql"])
     options.add_argument("--output", type=Path, default=HERE / "results" / "daily_load.json")
     chosen = options.parse_args()
@@ -203,7 +204,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = chosen.sqlite or Path(folder, "load.db")
         for kind in [chosen.only] if chosen.only else ["sqlite", "postgresql"]:
-            with nullcontext(f"sqlite:///{file.absolute()}") if kind == "sqlite" else postgres.server() as url:
+            known = f"sqlite:///{file.absolute()}" if kind == "sqlite" else chosen.postgresql
+            with nullcontext(known) if known else postgres.server() as url:
                 measured[kind] = measure(kind, url, chosen.seconds, chosen.papers, chosen.workers)
     content = {
         "command": "python benchmarks/daily_load.py",
