@@ -1,0 +1,1 @@
+"""Certified bounds of any network by linear relaxation: capture, operators, propagation, bounds."""

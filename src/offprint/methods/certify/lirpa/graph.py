@@ -1,0 +1,147 @@
+"""The graph of a network: roots (inputs, parameters, constants) and calls of ATen operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+RootKind = Literal["input", "parameter", "buffer", "constant"]
+
+
+@dataclass(eq=False)
+class Node:
+    """A tensor in the computation.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the graph.
+    target : callable or None
+        The operator whose output this is; ``None`` for a root.
+    args : tuple
+        Arguments of the operator in the order of its schema: numbers, lists, and other nodes.
+    meta : Tensor
+        On the ``meta`` device: shape and dtype of the value.
+    kind, key : str
+        Of a root: what it is, and the position of the input, the name of the parameter or buffer, or the tensor itself.
+    module : str
+        Path of the module that called the operator, as in ``named_modules``; empty where unknown.
+    """
+
+    name: str
+    target: Callable[..., Any] | None
+    args: tuple[Any, ...]
+    meta: Tensor
+    kind: RootKind | None = None
+    key: Any = None
+    module: str = ""
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.meta.shape
+
+    @property
+    def inputs(self) -> Iterator[Node]:
+        """The nodes among the arguments, in order, with repetitions."""
+        for _, _, node in self.places():
+            yield node
+
+    def places(self) -> Iterator[tuple[int, int, Node]]:
+        """Yield (position of the argument, place in it where it is a list, node)."""
+        for position, arg in enumerate(self.args):
+            if isinstance(arg, Node):
+                yield position, 0, arg
+            elif isinstance(arg, (list, tuple)):
+                for place, one in enumerate(arg):
+                    if isinstance(one, Node):
+                        yield position, place, one
+
+    def __repr__(self) -> str:
+        return f"'{self.name}'" + (f" (module '{self.module}')" if self.module else "")
+
+
+@dataclass
+class Graph:
+    """Nodes in an order in which they can be computed. More may be added at the end with `call` and `root`.
+
+    Parameters
+    ----------
+    nodes, outputs : list of Node
+    batch_norm, dropout : str, optional
+        What layers in training mode are taken for; see :class:`.BoundedModule`.
+    module : str
+        Path of the module whose operators are being added.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    outputs: list[Node] = field(default_factory=list)
+    batch_norm: Literal["forward", "ibp"] | None = None
+    dropout: Literal["identity"] | None = None
+    module: str = ""
+    _names: dict[str, int] = field(default_factory=dict)
+
+    def _name(self, stem: str) -> str:
+        count = self._names.get(stem, 0)
+        self._names[stem] = count + 1
+        return stem if count == 0 else self._name(f"{stem}_{count}")
+
+    def root(self, kind: RootKind, key: Any, like: Tensor, name: str) -> Node:
+        """Add an independent node."""
+        meta = torch.empty(like.shape, dtype=like.dtype, device="meta")
+        node = Node(self._name(name), None, (), meta, kind=kind, key=key)
+        self.nodes.append(node)
+        return node
+
+    def constant(self, value: Tensor, name: str = "constant") -> Node:
+        """Add a tensor as it is."""
+        return self.root("constant", value, value, name)
+
+    def call(self, target: Callable[..., Any], *args: Any, name: str | None = None, meta: Tensor | None = None) -> Node:
+        """Add the output of an operator, its arguments given in the order of its schema (defaults may be left out)."""
+        args = complete(target, args, {})
+        if meta is None:
+            meta = call_operator(target, tuple(to_meta(a) for a in args))
+        stem = name or getattr(target, "__name__", str(target)).split(".")[0]
+        like = torch.empty(meta.shape, dtype=meta.dtype, device="meta")
+        node = Node(self._name(stem), target, args, like, module=self.module)
+        self.nodes.append(node)
+        return node
+
+    def __getitem__(self, name: str) -> Node:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+
+def to_meta(arg: Any) -> Any:
+    """Replace nodes in an argument by their meta tensors."""
+    if isinstance(arg, Node):
+        return arg.meta
+    if isinstance(arg, (list, tuple)):
+        return type(arg)(to_meta(a) for a in arg)
+    return torch.device("meta") if isinstance(arg, torch.device) else arg
+
+
+def complete(target: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+    """Return all arguments of an operator in the order of its schema, defaults filled in."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return args
+    full = list(args)
+    full += [keywords.get(one.name, one.default_value) for one in schema.arguments[len(args) :]]
+    return tuple(full)
+
+
+def call_operator(target: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Call an operator with arguments as `complete` orders them; the keyword-only ones are given by name."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return target(*args)
+    n_positional = sum(not a.kwarg_only for a in schema.arguments)
+    keywords = {a.name: v for a, v in zip(schema.arguments[n_positional:], args[n_positional:], strict=False)}
+    return target(*args[:n_positional], **keywords)

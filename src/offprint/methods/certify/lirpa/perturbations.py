@@ -1,0 +1,409 @@
+"""What the inputs or the parameters of a network may be changed to, and the extremes of a linear function over that."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+
+class Perturbation(ABC):
+    """A set of values that a root of the graph may take around its value ``x``.
+
+    ``x`` has its samples on the first axis and ``rows`` are of shape (rows, *shape of x): each sample has an extreme of
+    its own in each row. A parameter is one sample.
+    """
+
+    @abstractmethod
+    def check(self, name: str, x: Tensor) -> None:
+        """Raise a `ValueError` naming the argument where this set makes no sense around ``x``."""
+
+    @abstractmethod
+    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest value of each element."""
+
+    @abstractmethod
+    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Return the least value of ``rows . x'`` over all allowed ``x'``, of shape (rows, samples)."""
+
+    def maximum(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Return the greatest value of ``rows . x'`` over all allowed ``x'``, of shape (rows, samples)."""
+        return -self.minimum(-rows, x)
+
+    @property
+    def is_box(self) -> bool:
+        """Whether the set is all of its `box`."""
+        return False
+
+
+def dot(rows: Tensor, x: Tensor) -> Tensor:
+    """Return the products of ``rows`` (rows, samples, ...) and ``x`` (samples, ...), of shape (rows, samples)."""
+    flat = rows.flatten(2) if rows.ndim > 2 else rows.unsqueeze(-1)
+    flat_x = x.reshape(x.shape[0], -1)
+    return torch.einsum("rbn,bn->rb", flat, flat_x)
+
+
+def _dot_box(rows: Tensor, lower: Tensor, upper: Tensor, sign: float) -> Tensor:
+    return dot(rows, (lower + upper) / 2) + sign * dot(rows.abs(), (upper - lower) / 2)
+
+
+@dataclass(frozen=True)
+class LpBall(Perturbation):
+    r"""All :math:`x'` with :math:`\|x' - x\|_p \le \epsilon`, and inside :math:`[x_L, x_U]` where that is given.
+
+    Parameters
+    ----------
+    norm : float
+        :math:`p \ge 1`; ``math.inf`` for the largest change of an element.
+    eps : float or Tensor
+        Radius, at least 0. A tensor of shape (samples,) gives each sample its own; one that broadcasts against ``x``
+        scales the ball along each element, :math:`\|(x' - x) / \epsilon\|_p \le 1`.
+    x_L, x_U : float or Tensor, optional
+        The least and the greatest value an element may take anyway, say 0 and 1 for pixels; must hold for ``x``.
+
+    Raises
+    ------
+    ValueError
+        If ``norm < 1``, ``eps < 0`` or not finite, or ``x_L > x_U``.
+
+    Notes
+    -----
+    With ``norm = inf`` the extremes of linear functions are exact. For other norms together with ``x_L`` or ``x_U`` the
+    better of the two sets' extremes is taken, which is sound.
+
+    Examples
+    --------
+    >>> import torch
+    >>> LpBall(2, 0.5).minimum(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[1.0, 1.0]]))
+    tensor([[4.5000]])
+
+    References
+    ----------
+    Kaidi Xu et al., Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond, arXiv:2002.12920,
+    section 3.1 (concretization by the dual norm).
+    """
+
+    norm: float
+    eps: float | Tensor
+    x_L: float | Tensor | None = None
+    x_U: float | Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.norm >= 1:
+            raise ValueError(f"norm: expected a number of at least 1, got {self.norm}")
+        eps = torch.as_tensor(self.eps)
+        if not bool(torch.isfinite(eps).all()) or bool((eps < 0).any()):
+            raise ValueError(f"eps: expected finite numbers of at least 0, got {self.eps}")
+        for name, end in (("x_L", self.x_L), ("x_U", self.x_U)):
+            if end is not None and bool(torch.as_tensor(end).isnan().any()):
+                raise ValueError(f"{name}: expected numbers, got nan")
+        if self.x_L is not None and self.x_U is not None:
+            _check_order(torch.as_tensor(self.x_L), torch.as_tensor(self.x_U), "x_L", "x_U")
+
+    @property
+    def is_box(self) -> bool:
+        return self.norm == math.inf
+
+    def _radius(self, x: Tensor) -> Tensor:
+        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device)
+        if eps.ndim == 1 and eps.shape[0] == x.shape[0] and x.ndim != 1:
+            eps = eps.reshape(-1, *[1] * (x.ndim - 1))
+        return eps.expand(x.shape)
+
+    def reach(self, x: Tensor, norms: Tensor, like: Tensor) -> Tensor | None:
+        """Return how far linear functions of ``x`` with these dual norms move, or ``None`` with an eps per element."""
+        eps = torch.as_tensor(self.eps, dtype=like.dtype, device=like.device)
+        if self.x_L is not None or self.x_U is not None or eps.ndim > 1:
+            return None
+        if eps.ndim == 0:
+            return eps * norms
+        if eps.shape[0] != x.shape[0] or x.ndim == 1:
+            return None
+        return eps.reshape(-1, *[1] * (x.ndim - 1)) * norms
+
+    def check(self, name: str, x: Tensor) -> None:
+        try:
+            self._radius(x)
+        except RuntimeError as error:
+            raise ValueError(
+                f"eps: shape {tuple(torch.as_tensor(self.eps).shape)} does not fit {name} of shape {tuple(x.shape)}"
+            ) from error
+        for end_name, end, sign in (("x_L", self.x_L, 1), ("x_U", self.x_U, -1)):
+            if end is None:
+                continue
+            end = torch.as_tensor(end, dtype=x.dtype, device=x.device)
+            try:
+                outside = (sign * (end - x) > 0).any()
+                if end.expand(x.shape).shape != x.shape:
+                    raise RuntimeError
+            except RuntimeError as error:
+                message = f"{end_name}: shape {tuple(end.shape)} does not fit {name} of shape {tuple(x.shape)}"
+                raise ValueError(message) from error
+            if bool(outside):
+                raise ValueError(f"{end_name}: {name} itself lies outside of it")
+
+    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        radius = self._radius(x)
+        lower, upper = x - radius, x + radius
+        if self.x_L is not None:
+            lower = torch.maximum(lower, torch.as_tensor(self.x_L, dtype=x.dtype, device=x.device))
+        if self.x_U is not None:
+            upper = torch.minimum(upper, torch.as_tensor(self.x_U, dtype=x.dtype, device=x.device))
+        return lower, upper
+
+    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+        return self._extreme(rows, x, -1.0)
+
+    def maximum(self, rows: Tensor, x: Tensor) -> Tensor:
+        return self._extreme(rows, x, 1.0)
+
+    def _extreme(self, rows: Tensor, x: Tensor, sign: float) -> Tensor:
+        if self.is_box:
+            return _dot_box(rows, *self.box(x), sign)
+        order = dual(self.norm)
+        radius = self._radius(x)
+        if isinstance(self.eps, Tensor) and self.eps.ndim > 0:
+            length = lp_norm((rows * radius).reshape(*rows.shape[:2], -1), order)
+        else:
+            length = self.eps * lp_norm(rows.reshape(*rows.shape[:2], -1), order)
+        extreme = dot(rows, x) + sign * length
+        if self.x_L is not None or self.x_U is not None:
+            other = _dot_box(rows, *self.box(x), sign)
+            extreme = torch.minimum(extreme, other) if sign > 0 else torch.maximum(extreme, other)
+        return extreme
+
+
+def dual(norm: float) -> float:
+    """Return q with 1/p + 1/q = 1."""
+    if norm == math.inf:
+        return 1.0
+    return math.inf if norm == 1 else norm / (norm - 1)
+
+
+def lp_norm(rows: Tensor, order: float) -> Tensor:
+    """Return the norm along the last axis, with gradient 0 (not nan) where all is 0."""
+    if order == 1:
+        return rows.abs().sum(-1)
+    if order == math.inf:
+        return rows.abs().amax(-1)
+    if not rows.requires_grad:
+        norm: Tensor = torch.linalg.vector_norm(rows, order, dim=-1)
+        return norm
+    zero = (rows == 0).all(-1, keepdim=True)
+    safe = torch.linalg.vector_norm(torch.where(zero, torch.ones_like(rows), rows), order, dim=-1)
+    return torch.where(zero.squeeze(-1), torch.zeros_like(safe), safe)
+
+
+def _check_order(lower: Tensor, upper: Tensor, lower_name: str, upper_name: str) -> None:
+    try:
+        wrong = (lower > upper).any()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{lower_name}, {upper_name}: shapes {tuple(lower.shape)} and {tuple(upper.shape)} do not fit together"
+        ) from error
+    if bool(wrong):
+        raise ValueError(f"{lower_name}: expected at most {upper_name} everywhere, got a larger value")
+
+
+@dataclass(frozen=True)
+class Box(Perturbation):
+    """All values between two tensors.
+
+    Parameters
+    ----------
+    lower, upper : Tensor
+        Of a shape that broadcasts to the input's; finite, ``lower <= upper``. The input's own value need not be inside:
+        the box alone says what is allowed.
+
+    Raises
+    ------
+    ValueError
+        If an end is not finite or ``lower > upper`` somewhere.
+
+    Notes
+    -----
+    The extremes of linear functions are exact.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Box(torch.zeros(2), torch.ones(2)).maximum(torch.tensor([[[3.0, -4.0]]]), torch.zeros(1, 2))
+    tensor([[3.]])
+
+    References
+    ----------
+    Kaidi Xu et al., Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond, arXiv:2002.12920.
+    """
+
+    lower: Shaped[Tensor, "..."]
+    upper: Shaped[Tensor, "..."]
+
+    def __post_init__(self) -> None:
+        for name, end in (("lower", self.lower), ("upper", self.upper)):
+            if not bool(torch.isfinite(end).all()):
+                raise ValueError(f"{name}: expected finite numbers, got nan or inf")
+        _check_order(self.lower, self.upper, "lower", "upper")
+
+    @property
+    def is_box(self) -> bool:
+        return True
+
+    def check(self, name: str, x: Tensor) -> None:
+        for end_name, end in (("lower", self.lower), ("upper", self.upper)):
+            try:
+                end.expand(x.shape)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"{end_name}: shape {tuple(end.shape)} does not fit {name} of shape {tuple(x.shape)}"
+                ) from error
+
+    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.lower.to(x).expand(x.shape), self.upper.to(x).expand(x.shape)
+
+    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+        return _dot_box(rows, *self.box(x), -1.0)
+
+    def maximum(self, rows: Tensor, x: Tensor) -> Tensor:
+        return _dot_box(rows, *self.box(x), 1.0)
+
+
+@dataclass(frozen=True)
+class L0(Perturbation):
+    """Up to ``k`` elements of each sample become anything in [``x_L``, ``x_U``]; the others stay.
+
+    Parameters
+    ----------
+    k : int
+        How many elements may change, at least 0.
+    x_L, x_U : float
+        The range of an element, by default [0, 1]; it must hold for the input itself.
+
+    Raises
+    ------
+    ValueError
+        If ``k < 0`` or ``x_L > x_U``.
+
+    Notes
+    -----
+    The extremes of linear functions are exact: the ``k`` largest gains of single elements. Intervals pushed through
+    the network (IBP) only know that every element may be anything in the range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> L0(1).maximum(torch.tensor([[[3.0, -4.0]]]), torch.tensor([[0.5, 0.5]]))
+    tensor([[1.5000]])
+
+    References
+    ----------
+    Kaidi Xu et al., Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond, arXiv:2002.12920.
+    """
+
+    k: int
+    x_L: float = 0.0
+    x_U: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.k < 0:
+            raise ValueError(f"k: expected at least 0, got {self.k}")
+        if not self.x_L <= self.x_U:
+            raise ValueError(f"x_L: expected at most x_U = {self.x_U}, got {self.x_L}")
+
+    def check(self, name: str, x: Tensor) -> None:
+        if bool((x < self.x_L).any()) or bool((x > self.x_U).any()):
+            raise ValueError(f"{name}: expected elements in [{self.x_L}, {self.x_U}], as L0 says")
+
+    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.k == 0:
+            return x, x
+        return torch.full_like(x, self.x_L), torch.full_like(x, self.x_U)
+
+    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+        gain = torch.minimum(rows * (self.x_L - x), rows * (self.x_U - x)).flatten(2)
+        best = gain.topk(min(self.k, gain.shape[-1]), dim=-1, largest=False).values
+        return dot(rows, x) + best.sum(-1)
+
+
+@dataclass(frozen=True)
+class Synonym(Perturbation):
+    r"""Up to ``budget`` positions of a sequence of embeddings are exchanged for one of their candidates.
+
+    Parameters
+    ----------
+    candidates : Tensor, shape (samples, positions, n_candidates, features)
+        Embeddings that each position may take instead.
+    budget : int
+        How many positions may change, at least 0.
+    mask : Tensor of bool, shape (samples, positions, n_candidates), optional
+        Which candidates exist; by default all.
+
+    Raises
+    ------
+    ValueError
+        If ``budget < 0`` or shapes do not fit.
+
+    Notes
+    -----
+    The perturbed root is the output of the embedding, of shape (samples, positions, features). The extremes of linear
+    functions are exact: with :math:`a_i = A_i w_i` and :math:`r_i = \min_c A_i c`, the table
+    :math:`g[i][j] = \min(g[i-1][j] + a_i, g[i-1][j-1] + r_i)` is filled in O(positions * budget).
+
+    Examples
+    --------
+    >>> import torch
+    >>> words = torch.tensor([[[1.0], [2.0]]])
+    >>> others = torch.tensor([[[[0.0]], [[-1.0]]]])
+    >>> Synonym(others, budget=1).minimum(torch.ones(1, 1, 2, 1), words)
+    tensor([[0.]])
+
+    References
+    ----------
+    Kaidi Xu et al., Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond, arXiv:2002.12920,
+    section 3.1 (synonym-based word substitution).
+    """
+
+    candidates: Float[Tensor, "samples positions n_candidates features"]
+    budget: int
+    mask: Shaped[Tensor, "samples positions n_candidates"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget < 0:
+            raise ValueError(f"budget: expected at least 0, got {self.budget}")
+        if self.candidates.ndim != 4 or not bool(torch.isfinite(self.candidates).all()):
+            raise ValueError(
+                "candidates: expected finite numbers of shape (samples, positions, n_candidates, features)"
+            )
+        if self.mask is not None and self.mask.shape != self.candidates.shape[:3]:
+            raise ValueError(f"mask: expected shape {tuple(self.candidates.shape[:3])}, got {tuple(self.mask.shape)}")
+
+    def check(self, name: str, x: Tensor) -> None:
+        samples, positions, _, features = self.candidates.shape
+        if x.shape != (samples, positions, features):
+            raise ValueError(
+                f"{name}: expected {(samples, positions, features)} as in candidates, got {tuple(x.shape)}"
+            )
+
+    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.budget == 0:
+            return x, x
+        others = self.candidates.to(x)
+        if self.mask is not None:
+            others = torch.where(self.mask.bool().unsqueeze(-1), others, x.unsqueeze(2))
+        return torch.minimum(others.amin(2), x), torch.maximum(others.amax(2), x)
+
+    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+        keep = torch.einsum("rbnd,bnd->rbn", rows, x)
+        values = torch.einsum("rbnd,bncd->rbnc", rows, self.candidates.to(x))
+        if self.mask is not None:
+            values = values.masked_fill(~self.mask.bool(), math.inf)
+        change = values.amin(-1)
+        best = [torch.zeros_like(keep[..., 0])] + [torch.full_like(keep[..., 0], math.inf)] * self.budget
+        for i in range(x.shape[1]):
+            best = [best[0] + keep[..., i]] + [
+                torch.minimum(best[j] + keep[..., i], best[j - 1] + change[..., i]) for j in range(1, self.budget + 1)
+            ]
+        return torch.stack(best).amin(0)

@@ -1,0 +1,213 @@
+"""One set of bounds to find: a graph with values at its roots, which roots are perturbed, and what is known so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offprint.methods.certify.lirpa.graph import Graph, Node, call_operator
+from offprint.methods.certify.lirpa.operators.base import (
+    Call,
+    Input,
+    Interval,
+    Layout,
+    MixedSamplesError,
+    Operator,
+    Relaxation,
+    lookup,
+)
+from offprint.methods.certify.lirpa.perturbations import Perturbation
+
+
+class UnsupportedOperatorError(NotImplementedError):
+    """A perturbation reaches an operator that the library does not know."""
+
+
+class Problem:
+    """Values, layouts, intervals and relaxations of a graph's nodes under given perturbations, each found once.
+
+    Parameters
+    ----------
+    graph : Graph
+    values : mapping of Node to Tensor
+        Of every root; the centre where it is perturbed.
+    perturbations : mapping of Node to Perturbation
+        Of the perturbed roots.
+    n_samples : int or None
+        Length of the first axis of the inputs; ``None`` where all is one sample.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        values: Mapping[Node, Tensor],
+        perturbations: Mapping[Node, Perturbation],
+        n_samples: int | None,
+    ) -> None:
+        self.graph = graph
+        self.perturbations = dict(perturbations)
+        self.batched = n_samples is not None
+        self.n_samples = n_samples or 1
+        # A single sample needs no bookkeeping: all elements are its own.
+        self.tracked = self.n_samples > 1
+        self.values: dict[Node, Any] = dict(values)
+        self.intervals: dict[Node, Interval] = {}
+        self.sharp: set[Node] = set()
+        self.relaxations: dict[Node, Relaxation] = {}
+        self.layouts: dict[Node, Layout | None] = {}
+        self._calls: dict[Node, Call] = {}
+        self.perturbed: set[Node] = set()
+        for node in graph.nodes:
+            if node in self.perturbations or any(one in self.perturbed for one in node.inputs):
+                self.perturbed.add(node)
+        for node in graph.nodes:
+            self.layouts[node] = self._layout(node)
+
+    def value(self, node: Node) -> Any:
+        """Return the value of a node at the centre, computed when first asked for."""
+        stack = [node]
+        while stack:
+            one = stack[-1]
+            missing = [i for i in one.inputs if i not in self.values]
+            if one in self.values:
+                stack.pop()
+            elif missing:
+                stack.extend(missing)
+            else:
+                assert one.target is not None
+                self.values[one] = call_operator(one.target, tuple(self._resolved(a) for a in one.args))
+                stack.pop()
+        return self.values[node]
+
+    def _resolved(self, arg: Any) -> Any:
+        if isinstance(arg, Node):
+            return self.values[arg]
+        if isinstance(arg, (list, tuple)):
+            return type(arg)(self._resolved(a) for a in arg)
+        return arg
+
+    def sampled(self, node: Node) -> bool:
+        """Return whether a root holds samples on its first axis: inputs and inner nodes do, parameters do not."""
+        return self.batched and node.kind in ("input", None)
+
+    def ancestors(self, *targets: Node) -> list[Node]:
+        """Return the perturbed nodes that nodes depend on, themselves included, in an order of evaluation."""
+        found = set(targets)
+        stack = list(targets)
+        while stack:
+            node = stack.pop()
+            for one in () if node in self.perturbations else node.inputs:
+                if one in self.perturbed and one not in found:
+                    found.add(one)
+                    stack.append(one)
+        return [node for node in self.graph.nodes if node in found]
+
+    def operator(self, node: Node) -> Operator:
+        """Return the operator of a perturbed node.
+
+        Raises
+        ------
+        UnsupportedOperatorError
+            If there is none.
+        """
+        assert node.target is not None
+        operator = lookup(node.target)
+        if operator is None:
+            raise UnsupportedOperatorError(
+                f"operator {node.target} of node {node!r} is not supported where a perturbation reaches it; "
+                "teach it with offprint.methods.certify.lirpa.register_op(target, handler)"
+            )
+        return operator
+
+    def call(self, node: Node) -> Call:
+        """Return a perturbed node as its operator sees it."""
+        if node not in self._calls:
+            self._calls[node] = self._make_call(node, self.perturbed)
+        return self._calls[node]
+
+    def inputs(self, node: Node) -> list[Node]:
+        """Return the perturbed inputs of a node, in the order of its call."""
+        return [one for one in node.inputs if one in self.perturbed]
+
+    def relaxation(self, node: Node) -> Relaxation:
+        """Return the planes below and above a node on the intervals of its inputs, which must be known by now."""
+        if node not in self.relaxations:
+            operator = self.operator(node)
+            intervals = (
+                [self.intervals[i] for i in self.inputs(node)] if operator.needs_intervals(self.call(node)) else []
+            )
+            self.relaxations[node] = operator.relax(self.call(node), intervals)
+        return self.relaxations[node]
+
+    def _make_call(self, node: Node, inputs: Iterable[Node] | set[Node]) -> Call:
+        assert node.target is not None
+        places = [place for place in node.places() if place[2] in inputs]
+        nodes = [one for _, _, one in places]
+
+        def shown(arg: Any) -> Any:
+            if isinstance(arg, Node):
+                return arg.meta if arg in self.perturbed else self.value(arg)
+            if isinstance(arg, (list, tuple)):
+                return type(arg)(shown(a) for a in arg)
+            return arg
+
+        some = next(value for value in self.values.values() if isinstance(value, Tensor))
+        return Call(
+            name=repr(node),
+            target=node.target,
+            args=tuple(shown(a) for a in node.args),
+            inputs=tuple(Input(i, j, one.shape, self.layouts[one]) for i, j, one in places),
+            shape=node.shape,
+            layout=self.layouts.get(node),
+            dtype=node.meta.dtype,
+            device=some.device,
+            value=lambda i: self.value(nodes[i]),
+        )
+
+    def _layout(self, node: Node) -> Layout | None:
+        if not self.tracked:
+            return None
+        if node.target is None or node in self.perturbations:
+            ours = self.sampled(node) and node.shape[:1] == (self.n_samples,)
+            return Layout(0, self.n_samples) if ours else None
+        laid = {one for one in node.inputs if self.layouts[one] is not None}
+        if not laid:
+            return None
+        if node not in self.perturbed:
+            # Constants may be labelled as one likes: what matters is only which of them meets which sample.
+            operator = lookup(node.target)
+            try:
+                if operator is not None:
+                    return operator.layout(self._make_call(node, laid))
+            except (MixedSamplesError, ValueError, RuntimeError):
+                pass
+            return Layout(0, self.n_samples) if node.shape[:1] == (self.n_samples,) else None
+        operator = self.operator(node)
+        try:
+            return operator.layout(self._make_call(node, laid | self._perturbed_inputs(node)))
+        except MixedSamplesError:
+            return operator.layout(self._make_call(node, self._perturbed_inputs(node)))
+
+    def _perturbed_inputs(self, node: Node) -> set[Node]:
+        return {one for one in node.inputs if one in self.perturbed}
+
+
+def split_elements(tensor: Tensor, layout: Layout | None) -> Tensor:
+    """Turn ``(rows, *shape)`` into ``(rows, samples, elements of a sample)``; without a layout all is one sample."""
+    if layout is None:
+        return tensor.reshape(tensor.shape[0], 1, -1)
+    parts = torch.unflatten(tensor, layout.axis + 1, (layout.outer, layout.n_samples, layout.inner))
+    return parts.movedim(layout.axis + 2, 1).flatten(2)
+
+
+def join_elements(tensor: Tensor, shape: torch.Size, layout: Layout | None) -> Tensor:
+    """Undo `split_elements`: from ``(rows, samples, elements)`` to ``(rows, *shape)``."""
+    rows = tensor.shape[0]
+    if layout is None:
+        return tensor.reshape(rows, *shape)
+    axis = layout.axis
+    parts = tensor.reshape(rows, layout.n_samples, *shape[:axis], layout.outer, layout.inner, *shape[axis + 1 :])
+    return parts.movedim(1, axis + 2).reshape(rows, *shape)
