@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.orm import Session
+    from torch.nn import Module
 
     from offprint.daily.importing.streaming import Source
     from offprint.lab.measure import PaperResult
+    from offprint.methods.certify.verification.verifier import VerificationResult
+    from offprint.methods.certify.vnnlib import Property
     from offprint.papers import Record, Scale
 
 app = typer.Typer(
@@ -39,6 +42,21 @@ class Frequency(StrEnum):
 
     daily = "daily"
     weekly = "weekly"
+
+
+class Method(StrEnum):
+    """How margins are bounded."""
+
+    alpha_crown = "alpha-crown"
+    crown = "crown"
+
+
+class Branching(StrEnum):
+    """What branch and bound splits."""
+
+    auto = "auto"
+    input = "input"
+    relu = "relu"
 
 
 class ScaleName(StrEnum):
@@ -127,6 +145,51 @@ def new(
         _stop(str(error))
     for path in written:
         typer.echo(f"wrote {path}")
+
+
+@app.command()
+def certify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The network; .onnx.gz too.")],
+    property: Annotated[Path, typer.Argument(metavar="PROPERTY.vnnlib", help="The property; .vnnlib.gz too.")],
+    timeout: Annotated[float, typer.Option(help="Seconds until the answer is unknown.")] = 300.0,
+    method: Annotated[Method, typer.Option(help="How margins are bounded.")] = Method.alpha_crown,
+    branching: Annotated[Branching, typer.Option(help="What is split.")] = Branching.auto,
+    batch: Annotated[int, typer.Option(min=1, help="Domains that are bounded at once.")] = 64,
+    device: Device = "cpu",
+    counterexample: Annotated[Path | None, typer.Option(help="Write a counterexample to this file.")] = None,
+) -> None:
+    """Prove a property of a network, or find a counterexample.
+
+    The first line says verified, counterexample or unknown; the exit status is 0, 1 or 3.
+    """
+    import time
+
+    start = time.monotonic()
+    try:
+        from offprint.methods.certify import vnnlib
+        from offprint.methods.certify.onnx_import.convert import from_onnx
+
+        asked, network = vnnlib.read(property), from_onnx(model)
+        left = max(timeout - (time.monotonic() - start), 1e-3) if timeout > 0 else timeout
+        result = _verified(network, asked, method.value, branching.value, left, batch, device)
+    except (ValueError, NotImplementedError, OSError, ModuleNotFoundError, RuntimeError) as error:
+        _stop(str(error))
+    typer.echo(result.status)
+    if result.counterexample is not None and result.output is not None:
+        found = {"X": result.counterexample.flatten().tolist(), "Y": result.output.tolist()}
+        lines = [f"({kind}_{i} {value!r})" for kind, values in found.items() for i, value in enumerate(values)]
+        if counterexample is not None:
+            counterexample.write_text("(" + "\n".join(lines) + ")\n")
+            typer.echo(f"wrote {counterexample}")
+        else:
+            typer.echo(
+                "\n".join(lines if len(lines) <= 40 else [*lines[:40], "… (--counterexample writes all to a file)"])
+            )
+    else:
+        typer.echo(f"no input has a margin below {result.bound:.6g}")
+    split = {"none": "nothing was split", "input": "boxes of inputs were split", "relu": "ReLUs were split"}
+    typer.echo(f"{result.n_domains} domains, {result.n_open} of them open; {split[result.branching]}")
+    raise typer.Exit({"verified": 0, "counterexample": 1, "unknown": 3}[result.status])
 
 
 @app.command()
@@ -398,6 +461,31 @@ def _measure(
         )
     console.print(table(results))
     return results
+
+
+def _verified(
+    network: Module, asked: Property, method: str, branching: str, timeout: float, batch: int, device: str
+) -> VerificationResult:
+    """Verify under a line that shows how far it is; it goes to the error stream, away from the answer."""
+    from rich.console import Console
+
+    from offprint.methods.certify.verification.verifier import verify
+
+    with Console(stderr=True).status("attacking and bounding") as line:
+
+        def show(n_decided: int, n_open: int, bound: float) -> None:
+            line.update(f"{n_decided} domains decided, {n_open} open, least bound {bound:.4g}")
+
+        return verify(
+            network,
+            asked,
+            method=method,
+            branching=branching,
+            time_limit=timeout,
+            batch=batch,
+            device=device,
+            progress=show,
+        )
 
 
 def _administer(work: Callable[[Session], str]) -> None:

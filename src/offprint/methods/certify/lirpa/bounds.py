@@ -86,6 +86,7 @@ class BoundedModule:
 
     Examples
     --------
+    >>> from offprint.methods.certify.lirpa.perturbations import LpBall
     >>> import torch
     >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -325,6 +326,7 @@ def bound(
 
     Examples
     --------
+    >>> from offprint.methods.certify.lirpa.perturbations import LpBall
     >>> import torch
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[3.0, -4.0]]))
@@ -413,6 +415,7 @@ def perturb_parameters(
 
     Examples
     --------
+    >>> from offprint.methods.certify.lirpa.perturbations import LpBall
     >>> import torch
     >>> sorted(perturb_parameters(torch.nn.Linear(2, 1), None, LpBall(2, 0.1)))
     ['bias', 'weight']
