@@ -141,7 +141,7 @@ def _fusion(n_classes: int) -> harness.Comparison:
     def step(fusion: bool) -> Callable[[], object]:
         def one() -> None:
             model.zero_grad()
-            certified_loss(bounded, x, y, BALL, "crown-ibp", fusion).backward()
+            certified_loss(bounded, x, y, BALL, "crown-ibp", fusion).backward()  # type: ignore[no-untyped-call]
 
         return one
 
