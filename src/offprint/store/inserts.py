@@ -67,12 +67,15 @@ def _stage(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
     quoted = ", ".join(names)
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS {incoming.name} ({quoted})")
     connection.execute(delete(incoming))
-    stored = [table.c[name].type.dialect_impl(connection.dialect).bind_processor(connection.dialect) for name in names]
-    values = [
-        tuple(row[name] if store is None else store(row[name]) for name, store in zip(names, stored, strict=True))
-        for row in rows
-    ]
+    columns = [_bound(connection, table.c[name], [row[name] for row in rows]) for name in names]
     places = ", ".join("?" * len(names))
-    connection.exec_driver_sql(f"INSERT INTO {incoming.name} ({quoted}) VALUES ({places})", values)
+    filled = f"INSERT INTO {incoming.name} ({quoted}) VALUES ({places})"
+    connection.exec_driver_sql(filled, [*zip(*columns, strict=True)])
     taken = select(*incoming.c, *defaults.values()).order_by(text("rowid"))
     return insert_into(table).from_select([*names, *defaults], taken, include_defaults=False)
+
+
+def _bound(connection: Connection, column: Column[Any], values: list[Any]) -> list[Any]:
+    """Return values as the driver takes them."""
+    process = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+    return values if process is None else [process(value) for value in values]

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO
 
 from offprint.daily.importing.entries import Read
@@ -42,7 +43,8 @@ def batches(source: Source, position: int, line: int) -> Iterator[tuple[list[Rea
         assert reader.stdin is not None
         assert reader.stdout is not None
         try:
-            with reader.stdin as told:
+            # One that ended before it was told is found out when nothing comes from it.
+            with suppress(BrokenPipeError), reader.stdin as told:
                 pickle.dump((source, position, line), told)
             while (found := _next(reader.stdout)) is not None:
                 if isinstance(found, Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from offprint.daily.importing.accents import decode_accents
@@ -70,19 +70,21 @@ def _text(value: object) -> object:
     return decode_accents(value) if isinstance(value, str) else value
 
 
-def _authors(record: dict[str, object]) -> Iterator[str]:
-    """Yield the names, given name first: from the list of their parts, or else from the one text of all."""
+def _authors(record: dict[str, object]) -> Iterable[str]:
+    """Return the names, given name first: from the list of their parts, or else from the one text of all."""
     parsed = record.get("authors_parsed")
     if isinstance(parsed, list) and parsed:
-        for parts in parsed:
-            if isinstance(parts, list) and all(isinstance(part, str) for part in parts[:3]):
-                last, first, *suffix = (*parts[:3], "", "")
-                yield decode_accents(" ".join((first, last, *suffix)))
-        return
+        names = [
+            " ".join((*parts[1::-1], *parts[2:3]))
+            for parts in parsed
+            if isinstance(parts, list) and all(isinstance(part, str) for part in parts[:3])
+        ]
+        return map(decode_accents, names)
     written = record.get("authors")
     if isinstance(written, str):
         without_places = _PARENTHESES.sub("", decode_accents(written))
-        yield from re.split(r",\s*(?:and\s+)?|\s+and\s+", without_places)
+        return re.split(r",\s*(?:and\s+)?|\s+and\s+", without_places)
+    return ()
 
 
 def _first_version(versions: object) -> datetime.datetime | None:

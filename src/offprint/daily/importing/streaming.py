@@ -226,10 +226,11 @@ def _store(
 
 
 def _make_room(session: Session) -> None:
-    """Let SQLite keep more of its indexes in memory than the 2 MB that suffice for reading pages."""
+    """Let SQLite keep more of its indexes in memory than suffices for reading pages, and move them home less often."""
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA cache_size = -65536")
+        connection.exec_driver_sql("PRAGMA wal_autocheckpoint = 32768")
 
 
 def _advance(
