@@ -17,6 +17,9 @@ help: ## show the commands
 run: $(call stamp,daily) ## install what is needed and serve the daily page on 127.0.0.1:8000 (PORT= overrides)
 	@PORT=$(PORT) $(BIN)/offprint serve
 
+# Each worker computes on one core: with a thread a core in every worker, threads wait for each other most of the time.
+test test-postgres test-slow: export OMP_NUM_THREADS = 1
+
 test: $(call stamp,test) ## the fast suite, in parallel
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 
