@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import html
 import importlib
+import json
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +20,8 @@ from offprint.papers import FAMILIES, Claim, Record, records
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 PROJECT_FILES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+BENCHMARKS = re.compile(r"<!-- benchmarks: ([a-z -]+) -->")
+"""Where a guide wants the table of the benchmarks of the papers that are named."""
 LEFT_OUT = ("migrations", "templates")
 """Folders of the source that hold nothing to import."""
 
@@ -127,6 +131,27 @@ def reference_link(method: str) -> str:
     return f"[`{name}`](../reference/{defined_in}.md#{defined_in}.{name})"
 
 
+def benchmarks(slugs: list[str]) -> str:
+    """Return what was timed for these papers side by side with others, as one table."""
+    lines = ["| what | ours | against | theirs | theirs / ours | asked for |", "| --- | --- | --- | --- | --- | --- |"]
+    for slug in slugs:
+        file = ROOT / "benchmarks" / "results" / f"{slug}.json"
+        if not file.exists():
+            lines.append(f"| not recorded yet: `python benchmarks/run.py {slug}` | | | | | |")
+            continue
+        for one in json.loads(file.read_text(encoding="utf-8"))["comparisons"]:
+            asked = "" if one["target"] is None else f"{one['target']:g}: {'met' if one['met'] else 'missed'}"
+            cells = [plain(one["name"]), duration(one["ours_seconds"]), plain(one["peer"])]
+            cells += [duration(one["peer_seconds"]), f"{one['ratio']:.3g}", asked]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
 def papers_index() -> str:
     """Return the list of all papers, by family."""
     lines = ["# Papers", "", "Each with its claims, what was expected and what was measured.", ""]
@@ -162,6 +187,11 @@ def main() -> None:
         lines.append(f"| [`{module}`]({module}.md) | {plain(summary)} |")
         write(f"reference/{module}.md", f"# `{module}`\n\n::: {module}\n")
     write("reference/index.md", "\n".join(lines) + "\n")
+    for guide in sorted((ROOT / "docs" / "guide").glob("*.md")):
+        text = guide.read_text(encoding="utf-8")
+        filled = BENCHMARKS.sub(lambda found: benchmarks(found[1].split()), text)
+        if filled != text:
+            write(f"guide/{guide.name}", filled)
     for page, file in PROJECT_FILES.items():
         write(page, (ROOT / file).read_text(encoding="utf-8"))
 

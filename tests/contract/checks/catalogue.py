@@ -31,7 +31,7 @@ def exported_references() -> list[str]:
     found = set()
     for stub in sorted(folder.glob("*/__init__.pyi")):
         for node in ast.parse(stub.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ImportFrom):
+            if isinstance(node, ast.ImportFrom) and node.module:  # without one it is a whole module of the family
                 module = f"offprint.methods.{stub.parent.name}.{node.module}"
                 found |= {f"{module}:{alias.name}" for alias in node.names}
     return sorted(found - set(method_references()))

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from offprint.methods.attack.gradient import projected_gradient_descent
 from offprint.methods.certify.lirpa.bounds import BoundedModule, perturb_parameters
+from offprint.methods.certify.lirpa.certificates import certify
 from offprint.methods.certify.lirpa.perturbations import LpBall
-from offprint.methods.certify.lirpa.training import EpsSchedule, certified_loss, certify
+from offprint.methods.certify.lirpa.training import EpsSchedule, certified_loss
 
 INF = math.inf
 FUSED = ("ibp", "crown-ibp", "forward+crown", "crown")
@@ -78,13 +79,15 @@ def worst_found(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: float)
     def gain(points: Tensor) -> Tensor:
         return -functional.cross_entropy(model(points), y, reduction="none")
 
-    attacked = -projected_gradient_descent(gain, x, radius=eps, norm=norm, n_steps=25, n_restarts=3).values
+    attacked = -projected_gradient_descent(gain, x, radius=eps, norm=norm, n_steps=12, n_restarts=2).values
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(300, *x.shape, generator=generator, dtype=x.dtype)
     length = noise.flatten(2).norm(p=norm, dim=2)[(..., *[None] * (x.ndim - 1))]
     points = x + eps * noise / length  # on the sphere, where the maximum usually is
-    sampled = torch.stack([-gain(point).detach() for point in points]).amax(0)
-    return torch.maximum(attacked, sampled)
+    with torch.no_grad():
+        outputs = model(points.flatten(0, 1))
+    sampled = functional.cross_entropy(outputs, y.repeat(len(points)), reduction="none").reshape(len(points), -1)
+    return torch.maximum(attacked, sampled.amax(0))
 
 
 # --- the loss is a bound ---------------------------------------------------------------------------------------------
@@ -121,7 +124,7 @@ def test_a_bound_over_weights_and_inputs(method: str, fusion: bool) -> None:
     generator = torch.Generator().manual_seed(5)
     original = {name: value.detach().clone() for name, value in model.named_parameters()}
     worst = torch.zeros(len(x), dtype=x.dtype)
-    for attempt in range(120):
+    for attempt in range(40):
         steps = {name: torch.randn(original[name].shape, generator=generator, dtype=x.dtype) for name in names}
         if attempt % 2:  # half of the attempts go up the gradient, where the loss grows fastest
             loss = functional.cross_entropy(model(x)[attempt % 6 : attempt % 6 + 1], y[attempt % 6 : attempt % 6 + 1])
@@ -253,7 +256,7 @@ def test_gradients_are_those_of_finite_differences(method: str, fusion: bool, we
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(loss(), parameters)
     generator, step = torch.Generator().manual_seed(0), 1e-6
-    for _ in range(3):
+    for _ in range(1 if method == "crown" else 2):
         directions = [torch.randn(one.shape, generator=generator, dtype=one.dtype) for one in parameters]
         slope = sum((a * b).sum().item() for a, b in zip(gradients, directions, strict=True))
         ends = []
@@ -331,8 +334,8 @@ def test_schedules_refuse(name: str, arguments: dict[str, float], as_users_call_
 
 
 @functools.cache
-def trained() -> tuple[nn.Module, Tensor, Tensor]:
-    """A network that is right on most points of noisy data, some of them near the border."""
+def trained() -> tuple[BoundedModule, Tensor, Tensor]:
+    """A network that is right on most points of noisy data, some of them near the border; captured once."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(50, 2, generator=generator, dtype=torch.float64)
     y = (x[:, 0] * x[:, 1] > 0).long() + 2 * (x[:, 0] > 1).long()
@@ -344,40 +347,43 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
         optimizer.zero_grad()
         functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    return model, x, y
+    return BoundedModule(model, x), x, y
 
 
 def test_what_is_verified_cannot_be_attacked() -> None:
-    model, x, y = trained()
+    bounded, x, y = trained()
     for norm in (INF, 2.0):
-        attacked = worst_margin(model, x, y, 0.1, norm)
+        attacked = worst_margin(bounded.model, x, y, 0.1, norm)
         counts = []
         for method in ("ibp", "crown-ibp", "crown", "alpha-crown"):
-            found = certify(model, x, y, 0.1, norm, method, early_stop=False, steps=5)
+            found = certify(bounded, x, y, 0.1, norm, method, early_stop=False, steps=3)
             assert (found.margins.amin(1) <= attacked + 1e-9).all()
             assert not (found.verified & (attacked <= 0)).any()
             counts.append(int(found.verified.sum()))
         assert 0 < counts[0] < counts[-1] <= int((attacked > 0).sum()) < 50
 
 
-def worst_margin(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: float) -> Tensor:
+def worst_margin(model: nn.Module | None, x: Tensor, y: Tensor, eps: float, norm: float) -> Tensor:
+    assert model is not None
+
     def margin(points: Tensor) -> Tensor:
         outputs = model(points)
         own = functional.one_hot(y, 4).bool()
         return outputs[own] - outputs.masked_fill(own, -INF).amax(1)
 
-    return projected_gradient_descent(margin, x, radius=eps, norm=norm, n_steps=25, n_restarts=2).values
+    return projected_gradient_descent(margin, x, radius=eps, norm=norm, n_steps=15, n_restarts=2).values
 
 
 @pytest.mark.parametrize("method", ["forward", "crown", "alpha-crown"])
 def test_stopping_early_loses_nothing(method: str) -> None:
-    model, x, y = trained()
+    bounded, x, y = trained()
     x, y = x[:20], y[:20]
-    quick = certify(model, x, y, 0.1, method=method, steps=3)
-    slow = certify(model, x, y, 0.1, method=method, early_stop=False, steps=3)
+    quick = certify(bounded, x, y, 0.1, method=method, steps=2)
+    slow = certify(bounded, x, y, 0.1, method=method, early_stop=False, steps=2)
     assert (quick.verified >= slow.verified).all()
     assert (quick.correct == slow.correct).all()
-    assert (quick.correct == (model(x).argmax(1) == y)).all()
+    assert bounded.model is not None
+    assert (quick.correct == (bounded.model(x).argmax(1) == y)).all()
     tried = [i for i in range(20) if quick.method[i] == method]
     assert (quick.margins[tried] >= slow.margins[tried] - 1e-12).all()
     if method != "forward":
@@ -385,13 +391,13 @@ def test_stopping_early_loses_nothing(method: str) -> None:
 
 
 def test_batches_and_radii_are_those_of_single_samples() -> None:
-    model, x, y = trained()
-    x, y = x[:7], y[:7]
-    radii = torch.linspace(0.02, 0.2, 7, dtype=torch.float64)
-    together = certify(model, x, y, radii, early_stop=False)
-    batches = certify(model, x, y, radii, early_stop=False, batch_size=3)
-    for i in range(7):
-        alone = certify(model, x[i : i + 1], y[i : i + 1], radii[i].item(), early_stop=False)
+    bounded, x, y = trained()
+    x, y = x[:5], y[:5]
+    radii = torch.linspace(0.02, 0.2, 5, dtype=torch.float64)
+    together = certify(bounded, x, y, radii, early_stop=False)
+    batches = certify(bounded, x, y, radii, early_stop=False, batch_size=3)
+    for i in range(5):
+        alone = certify(bounded, x[i : i + 1], y[i : i + 1], radii[i].item(), early_stop=False)
         torch.testing.assert_close(together.margins[i], alone.margins[0], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(together.margins, batches.margins, rtol=1e-9, atol=1e-9)
 
@@ -430,7 +436,7 @@ def test_modes_are_restored_and_reports_made() -> None:
         ("method", ValueError, {"method": "alpha-crown"}),
         ("mix", ValueError, {"mix": 1.5}),
         ("reduction", ValueError, {"reduction": "sum"}),
-        ("inputs", ValueError, {"x": torch.full((6, 5), math.nan, dtype=torch.float64)}),
+        ("x", ValueError, {"x": torch.full((6, 5), math.nan, dtype=torch.float64)}),
     ],
 )
 def test_losses_refuse(name: str, error: type[Exception], change: dict[str, object], as_users_call_it: None) -> None:

@@ -144,7 +144,8 @@ def local_lipschitz(
     Notes
     -----
     About one backward bound propagation for each layer, O(batch * rows * n_i * n_{i-1}) numbers for dense layers of
-    n_i units; ``memory`` cuts them into parts. Computed in the dtype of ``x``: rounding is not accounted for.
+    n_i units; ``memory`` cuts them into parts. Under ``torch.no_grad()`` nothing is kept to differentiate the bound:
+    a fraction of the memory. Computed in the dtype of ``x``: rounding is not accounted for.
 
     Examples
     --------

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from offprint.methods.certify.lirpa.graph import Node
-from offprint.methods.certify.lirpa.operators.base import LinesRelaxation, Relaxation
+from offprint.methods.certify.lirpa.operators.base import LinesRelaxation, Plane, Relaxation
 from offprint.methods.certify.lirpa.problem import Problem, join_elements, split_elements
+from offprint.methods.certify.lirpa.rows import Rows, SparseRows, Units, dense, plus, size
 
 
 @dataclass(frozen=True)
@@ -18,21 +19,25 @@ class Pulled:
     """Linear bounds of rows: coefficients of each perturbed root and a constant.
 
     ``coefficients[root]`` is of shape (sides, rows, samples, *shape of the root without its samples), ``constant``
-    of shape (sides, rows, samples).
+    of shape (sides, rows, samples). In ``sparse`` are the roots whose coefficients were left as they came; ``widest``
+    is how many coefficients there were at most for each row, at any node on the way.
     """
 
     coefficients: dict[Node, Tensor]
     constant: Tensor
+    sparse: Mapping[Node, SparseRows] = field(default_factory=dict)
+    widest: int = 0
 
 
 def pull(
     problem: Problem,
     target: Node,
-    rows: Tensor,
+    rows: Rows,
     sides: Sequence[bool],
     relaxations: Mapping[Node, Relaxation] | None = None,
     *,
     until_nonlinear: bool = False,
+    keep_sparse: bool = False,
 ) -> Pulled:
     """Pull rows of coefficients of a node back to the roots.
 
@@ -41,7 +46,7 @@ def pull(
     problem : Problem
         The intervals that relaxations need must be known.
     target : Node
-    rows : Tensor, shape (rows, *shape of the node)
+    rows : Tensor of shape (rows, *shape of the node), or sparse rows
         The samples' axis may have length 1 where the rows are the same for all samples. Of a node without samples
         there are rows for each sample: (rows * n_samples, *shape).
     sides : sequence of bool
@@ -51,50 +56,48 @@ def pull(
     until_nonlinear : bool
         Stop at operators that look at intervals, as if they were roots; their coefficients are left as they are,
         (1, rows, *shape), which is all that is needed as both sides agree.
+    keep_sparse : bool
+        Leave coefficients of roots sparse where they are, for `concretize`.
 
     Notes
     -----
     Coefficients carry the sides in front: (sides, rows, *shape), or (1, rows, *shape) as long as both are the same.
     """
-    pending: dict[Node, Tensor] = {target: rows.unsqueeze(0)}
-    constant = rows.new_zeros(1, 1, 1)
+    start = rows.value if isinstance(rows, SparseRows) else rows.unsqueeze(0)
+    n_rows = start.shape[1] if problem.layouts[target] is not None else start.shape[1] // problem.n_samples
+    pending: dict[Node, Rows] = {target: rows if isinstance(rows, SparseRows) else start}
+    constant = start.new_zeros(1, 1, 1)
     coefficients: dict[Node, Tensor] = {}
+    sparse: dict[Node, SparseRows] = {}
+    widest = 0
     for node in reversed(problem.ancestors(target)):
         matrix = pending.pop(node, None)
         if matrix is None:
             continue
         if until_nonlinear and _is_end(problem, node):
+            matrix = dense(matrix)
             coefficients[node] = matrix.expand(*matrix.shape[:2], *node.shape)
             continue
         if node in problem.perturbations:
-            coefficients[node] = _at_root(problem, node, matrix, len(sides))
+            if keep_sparse and isinstance(matrix, SparseRows):
+                sparse[node] = matrix.cleaned()
+            else:
+                coefficients[node] = _at_root(problem, node, dense(matrix), len(sides))
             continue
         relaxation = relaxations[node] if relaxations and node in relaxations else problem.relaxation(node)
-        matrix = _spread(matrix, node, relaxation)
         pulled, bias = _through(problem, node, relaxation, matrix, sides)
         if bias is not None:
             constant = constant + bias
         for one, coefficient in zip(problem.inputs(node), pulled, strict=True):
-            pending[one] = _plus(pending.get(one), coefficient)
-    n_rows = rows.shape[0]
-    if problem.layouts[target] is None:
-        n_rows //= problem.n_samples
-    return Pulled(coefficients, constant.expand(len(sides), n_rows, problem.n_samples))
+            pending[one] = plus(pending.get(one), coefficient)
+            widest = max(widest, size(pending[one]))
+    return Pulled(
+        coefficients, constant.expand(len(sides), n_rows, problem.n_samples), sparse, widest // max(1, n_rows)
+    )
 
 
 def _is_end(problem: Problem, node: Node) -> bool:
     return node in problem.perturbations or problem.operator(node).needs_intervals(problem.call(node))
-
-
-def _plus(first: Tensor | None, second: Tensor) -> Tensor:
-    return second if first is None else first + second
-
-
-def _spread(matrix: Tensor, node: Node, relaxation: Relaxation) -> Tensor:
-    """Give every sample its own copy of the coefficients where the operator needs that."""
-    if matrix.shape[2:] == node.shape or (relaxation.is_exact and getattr(relaxation.lower, "alike", False)):
-        return matrix
-    return matrix.expand(*matrix.shape[:2], *node.shape)
 
 
 def _at_root(problem: Problem, node: Node, matrix: Tensor, n_sides: int) -> Tensor:
@@ -106,127 +109,175 @@ def _at_root(problem: Problem, node: Node, matrix: Tensor, n_sides: int) -> Tens
 
 
 def _through(
-    problem: Problem, node: Node, relaxation: Relaxation, matrix: Tensor, sides: Sequence[bool]
-) -> tuple[list[Tensor], Tensor | None]:
+    problem: Problem, node: Node, relaxation: Relaxation, matrix: Rows, sides: Sequence[bool]
+) -> tuple[Sequence[Rows], Tensor | None]:
+    """Pull coefficients of a node to its inputs; also return what the constants of its planes add to the bounds."""
+    if isinstance(matrix, SparseRows):
+        found = _through_sparse(node, relaxation, matrix, sides)
+        if found is not None:
+            return found
+        matrix = matrix.dense()
+    matrix = _spread(matrix, node, relaxation)
     if relaxation.is_exact:
-        bias = _inner(problem, node, matrix, relaxation.lower.offset)
-        pulled = relaxation.lower.transpose(matrix.flatten(0, 1))
-        return [torch.unflatten(one, 0, (matrix.shape[0], -1)) for one in pulled], bias
+        return _transposed(relaxation.lower, matrix), _inner(problem, node, matrix, relaxation.lower.offset)
+    far = crossing(matrix, sides)
     if isinstance(relaxation, LinesRelaxation):
-        return _through_lines(problem, node, relaxation, matrix, sides)
-    if matrix.shape[0] == 1 and len(sides) > 1:
-        matrix = matrix.expand(len(sides), *matrix.shape[1:])
-    parts = [_through_planes(problem, node, relaxation, one, upper) for one, upper in zip(matrix, sides, strict=True)]
-    n_inputs = len(parts[0][0])
-    pulled = [torch.cat([inputs[i] for inputs, _ in parts]) for i in range(n_inputs)]
-    biases = [bias for _, bias in parts]
-    return [torch.unflatten(one, 0, (len(sides), -1)) for one in pulled], torch.cat(biases)
+        return [torch.addcmul(matrix * relaxation.slope, far, relaxation.gap)], _sum(
+            _inner(problem, node, matrix, relaxation.offset), _inner(problem, node, far, relaxation.gap_offset)
+        )
+    return _across(relaxation, matrix, far), _sum(
+        _inner(problem, node, far, relaxation.upper.offset),
+        _inner(problem, node, matrix - far, relaxation.lower.offset),
+    )
 
 
-def _through_planes(
-    problem: Problem, node: Node, relaxation: Relaxation, rows: Tensor, upper: bool
-) -> tuple[list[Tensor], Tensor]:
-    total: list[Tensor] = []
-    bias: Tensor = rows.new_zeros(1, 1, 1)
-    positive, negative = relaxation.lower, relaxation.upper
-    if upper:
-        positive, negative = negative, positive
-    for plane, part in ((positive, rows.clamp(min=0)), (negative, rows.clamp(max=0))):
-        pulled = plane.transpose(part)
-        total = [a + b for a, b in zip(total, pulled, strict=True)] if total else pulled
-        more = _inner(problem, node, part.unsqueeze(0), plane.offset)
-        bias = bias if more is None else bias + more
-    n_rows = rows.shape[0] if problem.layouts[node] is not None else rows.shape[0] // problem.n_samples
-    return total, bias.expand(1, n_rows, problem.n_samples)
+def _spread(matrix: Tensor, node: Node, relaxation: Relaxation) -> Tensor:
+    """Give every sample its own copy of the coefficients where the operator needs that."""
+    if matrix.shape[2:] == node.shape or (relaxation.is_exact and getattr(relaxation.lower, "alike", False)):
+        return matrix
+    return matrix.expand(*matrix.shape[:2], *node.shape)
 
 
-def _through_lines(
-    problem: Problem, node: Node, relaxation: LinesRelaxation, matrix: Tensor, sides: Sequence[bool]
-) -> tuple[list[Tensor], Tensor | None]:
-    """For each side ``A -> A s + min(A, 0) (t - s)`` with the slope s of the line that positive coefficients meet."""
-    lines = relaxation.lines
-    negative = matrix.clamp(max=0)
-    slope, other = _by_side(lines.lower_slope, lines.upper_slope, sides, len(node.shape))
-    offset, other_offset = _by_side(lines.lower_offset, lines.upper_offset, sides, len(node.shape))
-    pulled = torch.addcmul(matrix * slope, negative, other - slope)
-    bias = _inner_sides(problem, node, matrix, offset)
-    more = _inner_sides(problem, node, negative, other_offset - offset)
-    if bias is None or more is None:
-        return [pulled], more if bias is None else bias
-    return [pulled], bias + more
+def crossing(matrix: Tensor, sides: Sequence[bool]) -> Tensor:
+    """Return the coefficients (sides, ...) that meet the upper plane, the negative ones of a lower bound; 0 elsewhere.
+
+    What is left of the matrix without them meets the lower plane.
+    """
+    if len(sides) == 1:
+        return matrix.clamp(min=0) if sides[0] else matrix.clamp(max=0)
+    if matrix.requires_grad:
+        parts = [matrix[k % len(matrix)] for k in range(len(sides))]
+        return torch.stack([one.clamp(min=0) if up else one.clamp(max=0) for one, up in zip(parts, sides, strict=True)])
+    far = matrix.new_empty(len(sides), *matrix.shape[1:])
+    for k, up in enumerate(sides):
+        torch.clamp(matrix[k % len(matrix)], min=0 if up else None, max=None if up else 0, out=far[k])
+    return far
 
 
-def _by_side(lower: Tensor, upper: Tensor, sides: Sequence[bool], ndim: int) -> tuple[Tensor, Tensor]:
-    """Return what positive and what negative coefficients meet, of shape (sides, rows or 1, *shape)."""
-    if lower.shape != upper.shape:
-        shape = max(lower.shape, upper.shape, key=lambda one: (len(one), one.numel()))
-        lower, upper = lower.expand(shape), upper.expand(shape)
-    if lower.ndim > ndim:
-        # Lines of each side and row.
-        first = [(upper if side else lower)[k] for k, side in enumerate(sides)]
-        second = [(lower if side else upper)[k] for k, side in enumerate(sides)]
-        return torch.stack(first), torch.stack(second)
-    first = [upper if side else lower for side in sides]
-    second = [lower if side else upper for side in sides]
-    return torch.stack(first).unsqueeze(1), torch.stack(second).unsqueeze(1)
+def _through_sparse(
+    node: Node, relaxation: Relaxation, rows: SparseRows, sides: Sequence[bool]
+) -> tuple[Sequence[Rows], Tensor | None] | None:
+    """Do the same with sparse rows; ``None`` where the operator cannot."""
+    if relaxation.is_exact:
+        pulled = relaxation.lower.transpose_sparse(rows)
+        offset = relaxation.lower.offset
+        return None if pulled is None else (pulled, None if offset is None else rows.inner(offset))
+    if not isinstance(relaxation, LinesRelaxation) or relaxation.slope.ndim > len(node.shape):
+        return None
+    far = replace(rows, value=crossing(rows.value, sides))
+    value = torch.addcmul(rows.value * rows.pick(relaxation.slope), far.value, rows.pick(relaxation.gap))
+    bias = _sum(
+        None if relaxation.offset is None else rows.inner(relaxation.offset),
+        None if relaxation.gap_offset is None else far.inner(relaxation.gap_offset),
+    )
+    return [replace(rows, value=value)], bias
+
+
+def _transposed(plane: Plane, matrix: Tensor) -> list[Tensor]:
+    pulled = plane.transpose(matrix.flatten(0, 1))
+    return [torch.unflatten(one, 0, (matrix.shape[0], -1)) for one in pulled]
+
+
+def _across(relaxation: Relaxation, matrix: Tensor, far: Tensor) -> list[Tensor]:
+    """Return the coefficients of the inputs where ``far`` meets the upper plane and the rest the lower one."""
+    differences = relaxation.transpose_gap(far.flatten(0, 1))
+    if differences is None:
+        above = _transposed(relaxation.upper, far)
+        return [a + b for a, b in zip(above, _transposed(relaxation.lower, matrix - far), strict=True)]
+    pulled = _transposed(relaxation.lower, matrix)
+    return [
+        one if more is None else one + torch.unflatten(more, 0, (far.shape[0], -1))
+        for one, more in zip(pulled, differences, strict=True)
+    ]
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 def _inner(problem: Problem, node: Node, matrix: Tensor, offset: Tensor | None) -> Tensor | None:
-    """Return the products of coefficients and a constant, summed within each sample: (sides, rows, samples)."""
+    """Return the products of coefficients and a constant, summed within each sample: (sides, rows, samples).
+
+    The constant broadcasts against the node; it may have (sides, rows) in front.
+    """
     if offset is None:
         return None
-    return _inner_sides(problem, node, matrix, offset[(None,) * (matrix.ndim - offset.ndim)])
-
-
-def _inner_sides(problem: Problem, node: Node, matrix: Tensor, offset: Tensor) -> Tensor | None:
-    """The same with an offset that has (sides, 1 or rows) in front."""
-    if not offset.requires_grad and not bool(offset.any()):
-        return None
     layout = problem.layouts[node]
+    if offset.ndim > len(node.shape):
+        product = (matrix * offset).expand(-1, -1, *node.shape)
+        if layout is None:
+            return torch.unflatten(product.reshape(*product.shape[:2], -1).sum(-1), 1, (-1, problem.n_samples))
+        return torch.unflatten(split_elements(product.flatten(0, 1), layout).sum(-1), 0, product.shape[:2])
     if layout is None:
-        product = (matrix.flatten(2) @ _flat(offset, node)) if offset.shape[:2] == (1, 1) else None
-        if product is None:
-            product = (matrix * offset).flatten(2).sum(-1)
+        product = matrix.reshape(*matrix.shape[:2], -1) @ offset.expand(node.shape).reshape(-1)
         return torch.unflatten(product, 1, (-1, problem.n_samples))
-    axis = layout.axis + 2
-    if offset.shape[axis] == 1 and offset.shape[:2] == (1, 1) and layout.axis == 0 and layout.plain:
-        return matrix.flatten(3) @ _flat(offset, node, 1) if matrix.ndim > 3 else matrix @ _flat(offset, node, 1)
-    sides = max(matrix.shape[0], offset.shape[0])
-    wide = matrix.expand(*matrix.shape[:2], *node.shape)
-    offset = offset.expand(*offset.shape[:2], *node.shape)
-    if offset.shape[1] == 1:
-        ours = torch.unflatten(split_elements(wide.flatten(0, 1), layout), 0, matrix.shape[:2])
-        theirs = split_elements(offset.flatten(0, 1), layout)
-        ours = ours.expand(sides, *ours.shape[1:])
-        theirs = theirs.expand(sides, *theirs.shape[1:])
-        return torch.einsum("krbn,kbn->krb", ours, theirs)
-    product = wide * offset
-    return torch.unflatten(split_elements(product.flatten(0, 1), layout).sum(-1), 0, product.shape[:2])
-
-
-def _flat(offset: Tensor, node: Node, skip: int = 0) -> Tensor:
-    shape = node.shape[skip:]
-    return offset[(0,) * (2 + skip)].expand(shape).reshape(-1)
+    if layout.axis == 0 and layout.plain:
+        offset = offset.reshape((1,) * (len(node.shape) - offset.ndim) + offset.shape)
+        theirs = offset.expand(offset.shape[0], *node.shape[1:]).reshape(offset.shape[0], -1)
+        if len(theirs) == 1:
+            return matrix.reshape(*matrix.shape[:3], -1) @ theirs[0]
+        ours = matrix.expand(*matrix.shape[:2], *node.shape).reshape(-1, node.shape[0], theirs.shape[1])
+    else:
+        ours = split_elements(matrix.expand(*matrix.shape[:2], *node.shape).flatten(0, 1), layout)
+        theirs = split_elements(offset.expand(node.shape).unsqueeze(0), layout)[0]
+    summed = (ours.transpose(0, 1) @ theirs.unsqueeze(-1)).squeeze(-1).T
+    return torch.unflatten(summed, 0, matrix.shape[:2])
 
 
 def concretize(problem: Problem, pulled: Pulled, sides: Sequence[bool]) -> list[Tensor]:
     """Return the extremes of linear bounds over all perturbations: for each side a tensor (rows, samples)."""
-    bounds = []
-    for k, upper in enumerate(sides):
-        total = pulled.constant[k]
-        for root, matrix in pulled.coefficients.items():
-            region, centre = problem.perturbations[root], problem.value(root)
-            rows = matrix[k]
-            if not problem.sampled(root):
-                n_rows, n_samples = rows.shape[:2]
-                rows = rows.flatten(0, 1).unsqueeze(1)
-                extreme = (region.maximum if upper else region.minimum)(rows, centre.unsqueeze(0))
-                extreme = extreme.reshape(n_rows, n_samples)
-            else:
-                extreme = (region.maximum if upper else region.minimum)(rows, centre)
-            total = total + extreme
-        bounds.append(total)
+    bounds = list(pulled.constant)
+    for root, rows in pulled.sparse.items():
+        bounds = [one + more for one, more in zip(bounds, _sparse_extremes(problem, root, rows, sides), strict=True)]
+    for root, matrix in pulled.coefficients.items():
+        bounds = [one + more for one, more in zip(bounds, _extremes(problem, root, matrix, sides), strict=True)]
     return bounds
+
+
+def _extremes(problem: Problem, root: Node, matrix: Tensor, sides: Sequence[bool]) -> list[Tensor]:
+    region, centre = problem.perturbations[root], problem.value(root)
+    found = []
+    for rows, upper in zip(matrix, sides, strict=True):
+        extreme = region.maximum if upper else region.minimum
+        if problem.sampled(root):
+            found.append(extreme(rows, centre))
+        else:
+            one_by_one = extreme(rows.flatten(0, 1).unsqueeze(1), centre.unsqueeze(0))
+            found.append(one_by_one.reshape(rows.shape[:2]))
+    return found
+
+
+def _sparse_extremes(problem: Problem, root: Node, rows: SparseRows, sides: Sequence[bool]) -> list[Tensor]:
+    """Do the same with sparse rows; dense ones where the region is no box, as coefficients then come together."""
+    if not problem.perturbations[root].is_box:
+        return _extremes(problem, root, _at_root(problem, root, rows.dense(), len(sides)), sides)
+    lower, upper = problem.box(root)
+    middle = rows.inner((lower + upper) / 2)
+    reach = replace(rows, value=rows.value.abs()).inner((upper - lower) / 2)
+    return [
+        (middle + reach if up else middle - reach)[k % len(reach)].expand(-1, problem.n_samples)
+        for k, up in enumerate(sides)
+    ]
+
+
+def keeps_sparse(problem: Problem, node: Node) -> bool:
+    """Return whether rows of a node may be sparse: its samples are on the first axis, alone."""
+    layout = problem.layouts[node]
+    if layout is None:
+        return not problem.tracked and len(node.shape) > 0 and node.shape[0] == 1
+    return layout.axis == 0 and layout.plain
+
+
+def units(problem: Problem, target: Node, like: Tensor, index: Tensor) -> Rows:
+    """Return rows that pick element ``index[row, sample]`` of each sample (or ``index[row, 0]`` of all of them)."""
+    if keeps_sparse(problem, target):
+        return Units(like.new_ones(1, len(index), 1), target.shape, index)
+    if problem.layouts[target] is None:
+        unit = like.new_zeros(len(index), target.shape.numel()).scatter_(1, index[:, :1], 1)
+        return unit.repeat_interleave(problem.n_samples, 0).reshape(-1, *target.shape)
+    return selected_rows(problem, target, index.expand(-1, problem.n_samples), like)
 
 
 def unit_rows(problem: Problem, target: Node, like: Tensor, start: int = 0, stop: int | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from offprint.methods.certify.lirpa import recurrent  # noqa: F401  registers its decompositions
+from offprint.methods.certify.lirpa import layers, recurrent  # noqa: F401  register their decompositions
 from offprint.methods.certify.lirpa.decompositions import decomposition
 from offprint.methods.certify.lirpa.graph import Graph, Node, call_operator, complete, to_meta
 from offprint.methods.certify.lirpa.operators.base import lookup
@@ -165,9 +165,10 @@ class _Lowering:
 
     def _rebind(self, changed: torch.fx.Node, result: Any) -> None:
         """Let later readers of a tensor that was changed in place, under any of its names, read the new value."""
-        old = self.known[changed]
+        old, tensor = self.known[changed], _tensor_behind(changed)
         for name, value in self.known.items():
-            if value is old:
+            # A clone has the same value up to here, and keeps it.
+            if value is old and _tensor_behind(name) is tensor:
                 self.known[name] = result
 
     def _refuse_views(self, node: torch.fx.Node) -> None:
@@ -196,6 +197,16 @@ def _is_view(target: Any) -> bool:
         return False
     alias = schema.arguments[0].alias_info
     return alias is not None
+
+
+def _tensor_behind(node: torch.fx.Node) -> torch.fx.Node:
+    """Return the node whose memory a node's value is in."""
+    while isinstance(node.target, torch._ops.OpOverload) and node.args and isinstance(node.args[0], torch.fx.Node):
+        shares = node.target._schema.arguments[0].alias_info is not None
+        if not shares and "dropout" not in node.target._schema.name:
+            break
+        node = node.args[0]
+    return node
 
 
 def _functional(target: Any, node: torch.fx.Node) -> Any:

@@ -117,6 +117,8 @@ def concretize_affine(
         )  # (elements, coordinates + 1, samples)
         total = parts[:, -1]
         for root in roots:
+            if node is not None and layout is None and problem.tracked and problem.sampled(root):
+                continue  # a node without samples cannot depend on what has them
             centre, region = problem.value(root), problem.perturbations[root]
             matrix = parts[:, starts[root] : starts[root] + _coordinates(problem, root)].movedim(1, 2)
             extreme = region.maximum if upper else region.minimum

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -44,11 +45,10 @@ class Node:
     def shape(self) -> torch.Size:
         return self.meta.shape
 
-    @property
-    def inputs(self) -> Iterator[Node]:
+    @cached_property
+    def inputs(self) -> tuple[Node, ...]:
         """The nodes among the arguments, in order, with repetitions."""
-        for _, _, node in self.places():
-            yield node
+        return tuple(node for _, _, node in self.places())
 
     def places(self) -> Iterator[tuple[int, int, Node]]:
         """Yield (position of the argument, place in it where it is a list, node)."""
@@ -75,6 +75,8 @@ class Graph:
         What layers in training mode are taken for; see :class:`.BoundedModule`.
     module : str
         Path of the module whose operators are being added.
+    plans : dict
+        What problems on this graph found out that does not depend on values; see ``problem.py``.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Graph:
     batch_norm: Literal["forward", "ibp"] | None = None
     dropout: Literal["identity"] | None = None
     module: str = ""
+    plans: dict[Any, Any] = field(default_factory=dict, repr=False)
     _names: dict[str, int] = field(default_factory=dict)
 
     def _name(self, stem: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from offprint.methods.certify.lirpa.backward import concretize, pull, selected_rows, unit_rows
+from offprint.methods.certify.lirpa.backward import concretize, pull, units
 from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.operators.base import ElementwiseOperator, Interval
 from offprint.methods.certify.lirpa.operators.shape import Movement
@@ -35,34 +35,84 @@ def push(problem: Problem, target: Node, sharpen: Sharpen | None = None, skip_la
     if skip_last and target not in problem.perturbations:
         order = order[:-1] if order[-1] is target else order
     readers = _readers(problem, problem.ancestors(target)) if sharpen is not None else {}
+    sources = _sources(problem, readers)
+    moved = {node for found in sources.values() for node, _ in found}
     for node in order:
         if node in problem.intervals:
             continue
         problem.intervals[node] = push_one(problem, node)
+        if node in problem.known:
+            problem.intervals[node] = _common(problem.intervals[node], problem.known[node])
         if sharpen is None:
             continue
         if is_sharp(problem, node):
             problem.sharp.add(node)
-        elif node in readers:
-            wanted = worth(problem, node, readers[node])
+        elif node in sources or (node in readers and node not in moved):
+            wanted = _wanted(problem, node, readers, sources.get(node, []))
             sharpen(problem, node, wanted)
             if wanted is None:
                 problem.sharp.add(node)
 
 
+Sources = dict[Node, list[tuple[Node, list[Node]]]]
+
+
+def _sources(problem: Problem, readers: Mapping[Node, list[Node]]) -> Sources:
+    """Return the nodes whose elements are moved about before something looks at them, and by which nodes on the way.
+
+    Sharpening the source is one pass for all its parts: the gates of a recurrent layer, say.
+    """
+    sources: Sources = {}
+    for node in readers:
+        source, chain = node, []
+        while _moves(problem, source):
+            chain.append(source)
+            source = problem.inputs(source)[0]
+        if chain:
+            sources.setdefault(source, []).append((node, chain))
+    return sources
+
+
+def _moves(problem: Problem, node: Node) -> bool:
+    if node in problem.perturbations or node in problem.intervals or len(problem.inputs(node)) != 1:
+        return False
+    return isinstance(problem.operator(node), Movement) and problem.inputs(node)[0] not in problem.intervals
+
+
+def _wanted(
+    problem: Problem, node: Node, readers: Mapping[Node, list[Node]], moved: list[tuple[Node, list[Node]]]
+) -> Tensor | None:
+    """Return which elements of a node are worth sharpening, for what looks at it or at where its elements are moved."""
+    wanted = worth(problem, node, readers[node]) if node in readers else torch.zeros(node.shape, dtype=torch.bool)
+    if wanted is None:
+        return None
+    wanted = wanted.expand(node.shape).to(problem.device)
+    for last, chain in moved:
+        rough = {node: problem.intervals[node]}
+        for one in reversed(chain):
+            rough[one] = problem.operator(one).interval(problem.call(one), [rough[problem.inputs(one)[0]]])
+        problem.intervals[last] = rough[last]
+        mask = worth(problem, last, readers[last])
+        del problem.intervals[last]
+        rows = torch.ones(1, *last.shape) if mask is None else mask.expand(last.shape).unsqueeze(0).float()
+        rows = rows.to(dtype=node.meta.dtype, device=problem.device)
+        for one in chain:
+            rows = problem.relaxation(one).lower.transpose(rows)[0]
+        wanted = wanted | (rows[0] > 0)
+    return None if bool(wanted.all()) else wanted
+
+
+def _common(first: Interval, second: Interval) -> Interval:
+    lower = torch.maximum(first.lower, second.lower)
+    # Two sound intervals can miss each other by rounding.
+    return Interval(lower, torch.maximum(lower, torch.minimum(first.upper, second.upper)), first.region)
+
+
 def push_one(problem: Problem, node: Node) -> Interval:
     """Return the interval of a node from those of its inputs."""
     if node in problem.perturbations:
-        return Interval(*_root_box(problem, node), problem.perturbations[node])
+        return Interval(*problem.box(node), problem.perturbations[node])
     return problem.operator(node).interval(problem.call(node), [problem.intervals[i] for i in problem.inputs(node)])
-
-
-def _root_box(problem: Problem, node: Node) -> tuple[Tensor, Tensor]:
-    centre = problem.value(node)
-    if problem.sampled(node):
-        return problem.perturbations[node].box(centre)
-    lower, upper = problem.perturbations[node].box(centre.unsqueeze(0))
-    return lower.squeeze(0), upper.squeeze(0)
 
 
 def _readers(problem: Problem, order: list[Node]) -> dict[Node, list[Node]]:
@@ -123,13 +173,13 @@ class Sharpener:
 
     Parameters
     ----------
-    memory : int
-        About how many bytes the coefficients of one chunk of rows may take.
+    memory : int, optional
+        About how many bytes the coefficients of one chunk of rows may take; see `rows_at_once`.
     schedule : Schedule, optional
         Optimise slopes for every node.
     """
 
-    memory: int = 2**30
+    memory: int | None = None
     schedule: Schedule | None = None
 
     def __call__(self, problem: Problem, node: Node, wanted: Tensor | None) -> None:
@@ -142,33 +192,38 @@ class Sharpener:
             index = _chosen(split_elements(wanted.expand(node.shape).unsqueeze(0), layout)[0])
             if index is not None and len(index) == 0:
                 return
-        chunk = rows_at_once(problem, node, self.memory if self.schedule is None else self.memory // 8)
-        if index is not None:
-            for start in range(0, len(index), chunk):
-                part = index[start : start + chunk]
-                low, high = self._bounds(problem, node, selected_rows(problem, node, part, lower))
-                lower = _raised(lower, part.T, low.T, torch.maximum)
-                upper = _raised(upper, part.T, high.T, torch.minimum)
-        else:
-            parts = [
-                self._bounds(problem, node, unit_rows(problem, node, lower, start, start + chunk))
-                for start in range(0, lower.shape[1], chunk)
-            ]
-            low, high = (torch.cat([part[k] for part in parts])[:, : lower.shape[0]] for k in (0, 1))
+        if index is None:
+            index = torch.arange(lower.shape[1], device=lower.device).unsqueeze(1)
+        low, high = self._bounds(problem, node, index, lower)
+        if index.shape[1] < len(lower):
             lower, upper = torch.maximum(lower, low.T), torch.minimum(upper, high.T)
+        else:
+            lower = _raised(lower, index.T, low.T, torch.maximum)
+            upper = _raised(upper, index.T, high.T, torch.minimum)
         # Two sound bounds can cross by rounding where they meet.
         upper = torch.maximum(lower, upper)
         low, high = (join_elements(end.unsqueeze(0), node.shape, layout)[0] for end in (lower, upper))
         problem.intervals[node] = Interval(low, high)
 
-    def _bounds(self, problem: Problem, node: Node, rows: Tensor) -> list[Tensor]:
+    def _bounds(self, problem: Problem, node: Node, index: Tensor, like: Tensor) -> list[Tensor]:
+        """Return the least and the greatest values of elements ``index[row, sample]``, (rows, samples) each."""
         sides = (False, True)
-        if self.schedule is not None:
-            return optimise(problem, node, rows, sides, self.schedule).bounds
-        return concretize(problem, pull(problem, node, rows, sides), sides)
+        chunk = rows_at_once(problem, node, self.memory, optimised=self.schedule is not None)
+        parts: list[list[Tensor]] = []
+        start = 0
+        while start < len(index):
+            some = index[start : start + chunk]
+            start += chunk
+            if self.schedule is not None:
+                parts.append(optimise(problem, node, units(problem, node, like, some), sides, self.schedule).bounds)
+                continue
+            pulled = pull(problem, node, units(problem, node, like, some), sides, keep_sparse=True)
+            parts.append(concretize(problem, pulled, sides))
+            chunk = max(chunk, _rows_in(self.memory, pulled.widest, like))
+        return [torch.cat([part[k] for part in parts]) for k in (0, 1)]
 
 
-def sharpen_by_rows(problem: Problem, node: Node, wanted: Tensor | None, memory: int = 2**30) -> None:
+def sharpen_by_rows(problem: Problem, node: Node, wanted: Tensor | None, memory: int | None = None) -> None:
     """Sharpen the interval of a node with default slopes; see `Sharpener`."""
     Sharpener(memory)(problem, node, wanted)
 
@@ -188,9 +243,20 @@ def _raised(ends: Tensor, index: Tensor, values: Tensor, better: Callable[[Tenso
     return ends.scatter(1, index, better(ends.gather(1, index), values))
 
 
-def rows_at_once(problem: Problem, target: Node, memory: int) -> int:
-    """Return how many rows can be pulled back together."""
+def rows_at_once(problem: Problem, target: Node, memory: int | None, *, optimised: bool = False) -> int:
+    """Return how many rows can be pulled back together if all of them become dense.
+
+    ``memory`` is about how many bytes they may take, by default 64 MiB on a processor, which is faster there than more,
+    and 1 GiB elsewhere. Where slopes are optimised, what gradients need is kept as well.
+    """
     widest = max(node.shape.numel() for node in problem.ancestors(target))
     if problem.layouts[target] is None:
         widest *= problem.n_samples
-    return max(1, int(memory // (widest * target.meta.element_size() * 8)))
+    like = torch.empty(0, dtype=target.meta.dtype, device=problem.device)
+    return _rows_in(memory, 2 * widest * (8 if optimised else 1), like)
+
+
+def _rows_in(memory: int | None, widest: int, like: Tensor) -> int:
+    if memory is None:
+        memory = 2**26 if like.device.type == "cpu" else 2**30
+    return max(1, int(memory // (max(1, widest) * like.element_size() * 4)))

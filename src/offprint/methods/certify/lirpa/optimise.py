@@ -12,6 +12,7 @@ from offprint.methods.certify.lirpa.backward import Pulled, concretize, pull
 from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.operators.base import ElementwiseOperator, Relaxation
 from offprint.methods.certify.lirpa.problem import Problem, join_elements
+from offprint.methods.certify.lirpa.rows import Rows, count
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Optimised:
     pulled: Pulled
 
 
-def optimise(problem: Problem, target: Node, rows: Tensor, sides: Sequence[bool], schedule: Schedule) -> Optimised:
+def optimise(problem: Problem, target: Node, rows: Rows, sides: Sequence[bool], schedule: Schedule) -> Optimised:
     """Return bounds of rows of a node with choices of slopes that make them tight.
 
     Every element of every function of one number has a choice for each row, sample and side; other operators with a
@@ -41,7 +42,7 @@ def optimise(problem: Problem, target: Node, rows: Tensor, sides: Sequence[bool]
     """
     best = pull(problem, target, rows, sides)
     bounds = concretize(problem, best, sides)
-    choices = _initial(problem, target, rows.shape[0], len(sides))
+    choices = _initial(problem, target, count(rows), len(sides))
     if not choices:
         return Optimised(bounds, best)
     parameters = list(choices.values())

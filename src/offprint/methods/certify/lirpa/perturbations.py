@@ -15,23 +15,74 @@ class Perturbation(ABC):
     """A set of values that a root of the graph may take around its value ``x``.
 
     ``x`` has its samples on the first axis and ``rows`` are of shape (rows, *shape of x): each sample has an extreme of
-    its own in each row. A parameter is one sample.
+    its own in each row. A parameter is one sample. A set of one's own needs `check`, `box` and `minimum`.
     """
 
     @abstractmethod
-    def check(self, name: str, x: Tensor) -> None:
-        """Raise a `ValueError` naming the argument where this set makes no sense around ``x``."""
+    def check(self, name: str, x: Shaped[Tensor, "samples ..."]) -> None:
+        """Refuse values that this set makes no sense around.
+
+        Parameters
+        ----------
+        name : str
+            What to call ``x`` in the message.
+        x : Tensor, shape (samples, ...)
+            The root's value, without NaN: that is seen to before.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or ``x`` lies outside of a range that it must lie in.
+        """
 
     @abstractmethod
-    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the smallest and the largest value of each element."""
+    def box(self, x: Float[Tensor, "samples ..."]) -> tuple[Float[Tensor, "samples ..."], Float[Tensor, "samples ..."]]:
+        """Return the smallest and the largest value of each element.
+
+        Parameters
+        ----------
+        x : Tensor, shape (samples, ...)
+            The root's value, without NaN: that is seen to before.
+
+        Returns
+        -------
+        tuple of Tensor, shape (samples, ...)
+        """
 
     @abstractmethod
-    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
-        """Return the least value of ``rows . x'`` over all allowed ``x'``, of shape (rows, samples)."""
+    def minimum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
+        """Return the least value of ``rows . x'`` over all allowed ``x'``.
 
-    def maximum(self, rows: Tensor, x: Tensor) -> Tensor:
-        """Return the greatest value of ``rows . x'`` over all allowed ``x'``, of shape (rows, samples)."""
+        Parameters
+        ----------
+        rows : Tensor, shape (rows, samples, ...)
+            Coefficients. NaN makes its own row and sample NaN.
+        x : Tensor, shape (samples, ...)
+            The root's value, without NaN: that is seen to before.
+
+        Returns
+        -------
+        Tensor, shape (rows, samples)
+        """
+
+    def maximum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
+        """Return the greatest value of ``rows . x'`` over all allowed ``x'``.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (rows, samples, ...)
+            Coefficients. NaN makes its own row and sample NaN.
+        x : Tensor, shape (samples, ...)
+            The root's value, without NaN: that is seen to before.
+
+        Returns
+        -------
+        Tensor, shape (rows, samples)
+        """
         return -self.minimum(-rows, x)
 
     @property
@@ -114,8 +165,26 @@ class LpBall(Perturbation):
             eps = eps.reshape(-1, *[1] * (x.ndim - 1))
         return eps.expand(x.shape)
 
-    def reach(self, x: Tensor, norms: Tensor, like: Tensor) -> Tensor | None:
-        """Return how far linear functions of ``x`` with these dual norms move, or ``None`` with an eps per element."""
+    def reach(
+        self, x: Shaped[Tensor, "samples ..."], norms: Float[Tensor, "..."], like: Float[Tensor, "..."]
+    ) -> Float[Tensor, "..."] | None:
+        """Return how far linear functions move inside the ball, from the norms of their coefficients alone.
+
+        Parameters
+        ----------
+        x : Tensor, shape (samples, ...)
+            The root's value, of which only the shape counts, NaN or not.
+        norms : Tensor, shape (samples or 1, ...)
+            Dual norms of the coefficients. NaN stays NaN.
+        like : Tensor, shape (...)
+            Any tensor of the type and on the device to compute in; NaN in it does not matter.
+
+        Returns
+        -------
+        Tensor or None
+            Of a shape to which samples and ``norms`` broadcast; ``None`` with a range or a radius for each element,
+            where norms do not say it.
+        """
         eps = torch.as_tensor(self.eps, dtype=like.dtype, device=like.device)
         if self.x_L is not None or self.x_U is not None or eps.ndim > 1:
             return None
@@ -125,7 +194,7 @@ class LpBall(Perturbation):
             return None
         return eps.reshape(-1, *[1] * (x.ndim - 1)) * norms
 
-    def check(self, name: str, x: Tensor) -> None:
+    def check(self, name: str, x: Shaped[Tensor, "samples ..."]) -> None:
         try:
             self._radius(x)
         except RuntimeError as error:
@@ -146,7 +215,7 @@ class LpBall(Perturbation):
             if bool(outside):
                 raise ValueError(f"{end_name}: {name} itself lies outside of it")
 
-    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def box(self, x: Float[Tensor, "samples ..."]) -> tuple[Float[Tensor, "samples ..."], Float[Tensor, "samples ..."]]:
         radius = self._radius(x)
         lower, upper = x - radius, x + radius
         if self.x_L is not None:
@@ -155,10 +224,14 @@ class LpBall(Perturbation):
             upper = torch.minimum(upper, torch.as_tensor(self.x_U, dtype=x.dtype, device=x.device))
         return lower, upper
 
-    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+    def minimum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
         return self._extreme(rows, x, -1.0)
 
-    def maximum(self, rows: Tensor, x: Tensor) -> Tensor:
+    def maximum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
         return self._extreme(rows, x, 1.0)
 
     def _extreme(self, rows: Tensor, x: Tensor, sign: float) -> Tensor:
@@ -252,7 +325,7 @@ class Box(Perturbation):
     def is_box(self) -> bool:
         return True
 
-    def check(self, name: str, x: Tensor) -> None:
+    def check(self, name: str, x: Shaped[Tensor, "samples ..."]) -> None:
         for end_name, end in (("lower", self.lower), ("upper", self.upper)):
             try:
                 end.expand(x.shape)
@@ -261,13 +334,17 @@ class Box(Perturbation):
                     f"{end_name}: shape {tuple(end.shape)} does not fit {name} of shape {tuple(x.shape)}"
                 ) from error
 
-    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def box(self, x: Float[Tensor, "samples ..."]) -> tuple[Float[Tensor, "samples ..."], Float[Tensor, "samples ..."]]:
         return self.lower.to(x).expand(x.shape), self.upper.to(x).expand(x.shape)
 
-    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+    def minimum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
         return _dot_box(rows, *self.box(x), -1.0)
 
-    def maximum(self, rows: Tensor, x: Tensor) -> Tensor:
+    def maximum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
         return _dot_box(rows, *self.box(x), 1.0)
 
 
@@ -313,16 +390,18 @@ class L0(Perturbation):
         if not self.x_L <= self.x_U:
             raise ValueError(f"x_L: expected at most x_U = {self.x_U}, got {self.x_L}")
 
-    def check(self, name: str, x: Tensor) -> None:
+    def check(self, name: str, x: Shaped[Tensor, "samples ..."]) -> None:
         if bool((x < self.x_L).any()) or bool((x > self.x_U).any()):
             raise ValueError(f"{name}: expected elements in [{self.x_L}, {self.x_U}], as L0 says")
 
-    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def box(self, x: Float[Tensor, "samples ..."]) -> tuple[Float[Tensor, "samples ..."], Float[Tensor, "samples ..."]]:
         if self.k == 0:
             return x, x
         return torch.full_like(x, self.x_L), torch.full_like(x, self.x_U)
 
-    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+    def minimum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
         gain = torch.minimum(rows * (self.x_L - x), rows * (self.x_U - x)).flatten(2)
         best = gain.topk(min(self.k, gain.shape[-1]), dim=-1, largest=False).values
         return dot(rows, x) + best.sum(-1)
@@ -380,14 +459,14 @@ class Synonym(Perturbation):
         if self.mask is not None and self.mask.shape != self.candidates.shape[:3]:
             raise ValueError(f"mask: expected shape {tuple(self.candidates.shape[:3])}, got {tuple(self.mask.shape)}")
 
-    def check(self, name: str, x: Tensor) -> None:
+    def check(self, name: str, x: Shaped[Tensor, "samples ..."]) -> None:
         samples, positions, _, features = self.candidates.shape
         if x.shape != (samples, positions, features):
             raise ValueError(
                 f"{name}: expected {(samples, positions, features)} as in candidates, got {tuple(x.shape)}"
             )
 
-    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def box(self, x: Float[Tensor, "samples ..."]) -> tuple[Float[Tensor, "samples ..."], Float[Tensor, "samples ..."]]:
         if self.budget == 0:
             return x, x
         others = self.candidates.to(x)
@@ -395,7 +474,9 @@ class Synonym(Perturbation):
             others = torch.where(self.mask.bool().unsqueeze(-1), others, x.unsqueeze(2))
         return torch.minimum(others.amin(2), x), torch.maximum(others.amax(2), x)
 
-    def minimum(self, rows: Tensor, x: Tensor) -> Tensor:
+    def minimum(
+        self, rows: Float[Tensor, "rows samples ..."], x: Float[Tensor, "samples ..."]
+    ) -> Float[Tensor, "rows samples"]:
         keep = torch.einsum("rbnd,bnd->rbn", rows, x)
         values = torch.einsum("rbnd,bncd->rbnc", rows, self.candidates.to(x))
         if self.mask is not None:

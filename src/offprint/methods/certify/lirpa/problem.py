@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +25,22 @@ from offprint.methods.certify.lirpa.perturbations import Perturbation
 
 class UnsupportedOperatorError(NotImplementedError):
     """A perturbation reaches an operator that the library does not know."""
+
+
+@dataclass
+class Plan:
+    """What is known of a graph from which nodes are perturbed and how many samples there are, whatever the values."""
+
+    perturbed: set[Node] = field(default_factory=set)
+    layouts: dict[Node, Layout | None] = field(default_factory=dict)
+    ancestors: dict[tuple[Node, ...], list[Node]] = field(default_factory=dict)
+    inputs: dict[Node, list[Node]] = field(default_factory=dict)
+
+
+def _layouts_depend_on_values(graph: Graph) -> bool:
+    """Return whether operators take indices that are not part of the graph and may move samples."""
+    outside = {node for node in graph.nodes if node.kind in ("input", "parameter", "buffer")}
+    return any(one in outside and not one.meta.is_floating_point() for node in graph.nodes for one in node.inputs)
 
 
 class Problem:
@@ -54,16 +71,35 @@ class Problem:
         # A single sample needs no bookkeeping: all elements are its own.
         self.tracked = self.n_samples > 1
         self.values: dict[Node, Any] = dict(values)
+        self.device = next(value.device for value in values.values() if isinstance(value, Tensor))
         self.intervals: dict[Node, Interval] = {}
+        self.known: Mapping[Node, Interval] = {}
         self.sharp: set[Node] = set()
         self.relaxations: dict[Node, Relaxation] = {}
-        self.layouts: dict[Node, Layout | None] = {}
         self._calls: dict[Node, Call] = {}
-        self.perturbed: set[Node] = set()
-        for node in graph.nodes:
+        self._boxes: dict[Node, tuple[Tensor, Tensor]] = {}
+        key = (frozenset(self.perturbations), n_samples, len(graph.nodes))
+        known = graph.plans.get(key)
+        self._plan = Plan() if known is None else known
+        self.perturbed = self._plan.perturbed
+        self.layouts = self._plan.layouts
+        if known is None:
+            self._lay_out()
+            if not _layouts_depend_on_values(graph):
+                graph.plans[key] = self._plan
+
+    def again(self, given: Mapping[Node, Interval]) -> Problem:
+        """Return the same problem with these intervals given; those found here are to be intersected with new ones."""
+        fresh = Problem(self.graph, self.values, self.perturbations, self.n_samples if self.batched else None)
+        fresh.intervals.update(given)
+        fresh.known = self.intervals
+        return fresh
+
+    def _lay_out(self) -> None:
+        for node in self.graph.nodes:
             if node in self.perturbations or any(one in self.perturbed for one in node.inputs):
                 self.perturbed.add(node)
-        for node in graph.nodes:
+        for node in self.graph.nodes:
             self.layouts[node] = self._layout(node)
 
     def value(self, node: Node) -> Any:
@@ -89,21 +125,34 @@ class Problem:
             return type(arg)(self._resolved(a) for a in arg)
         return arg
 
+    def box(self, root: Node) -> tuple[Tensor, Tensor]:
+        """Return the least and the greatest value of each element of a perturbed root."""
+        if root not in self._boxes:
+            region, centre = self.perturbations[root], self.value(root)
+            if self.sampled(root):
+                self._boxes[root] = region.box(centre)
+            else:
+                lower, upper = region.box(centre.unsqueeze(0))
+                self._boxes[root] = lower.squeeze(0), upper.squeeze(0)
+        return self._boxes[root]
+
     def sampled(self, node: Node) -> bool:
         """Return whether a root holds samples on its first axis: inputs and inner nodes do, parameters do not."""
         return self.batched and node.kind in ("input", None)
 
     def ancestors(self, *targets: Node) -> list[Node]:
         """Return the perturbed nodes that nodes depend on, themselves included, in an order of evaluation."""
-        found = set(targets)
-        stack = list(targets)
-        while stack:
-            node = stack.pop()
-            for one in () if node in self.perturbations else node.inputs:
-                if one in self.perturbed and one not in found:
-                    found.add(one)
-                    stack.append(one)
-        return [node for node in self.graph.nodes if node in found]
+        if targets not in self._plan.ancestors:
+            found = set(targets)
+            stack = list(targets)
+            while stack:
+                node = stack.pop()
+                for one in () if node in self.perturbations else self.inputs(node):
+                    if one not in found:
+                        found.add(one)
+                        stack.append(one)
+            self._plan.ancestors[targets] = [node for node in self.graph.nodes if node in found]
+        return self._plan.ancestors[targets]
 
     def operator(self, node: Node) -> Operator:
         """Return the operator of a perturbed node.
@@ -130,7 +179,9 @@ class Problem:
 
     def inputs(self, node: Node) -> list[Node]:
         """Return the perturbed inputs of a node, in the order of its call."""
-        return [one for one in node.inputs if one in self.perturbed]
+        if node not in self._plan.inputs:
+            self._plan.inputs[node] = [one for one in node.inputs if one in self.perturbed]
+        return self._plan.inputs[node]
 
     def relaxation(self, node: Node) -> Relaxation:
         """Return the planes below and above a node on the intervals of its inputs, which must be known by now."""
@@ -154,7 +205,6 @@ class Problem:
                 return type(arg)(shown(a) for a in arg)
             return arg
 
-        some = next(value for value in self.values.values() if isinstance(value, Tensor))
         return Call(
             name=repr(node),
             target=node.target,
@@ -163,7 +213,7 @@ class Problem:
             shape=node.shape,
             layout=self.layouts.get(node),
             dtype=node.meta.dtype,
-            device=some.device,
+            device=self.device,
             value=lambda i: self.value(nodes[i]),
         )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from offprint.methods.certify.lirpa.decompositions import dropout, register_decomposition
+from offprint.methods.certify.lirpa.decompositions import register_decomposition
 from offprint.methods.certify.lirpa.graph import Graph, Node
+from offprint.methods.certify.lirpa.layers import dropout
 
 aten = torch.ops.aten
 Weights = Sequence["Node | None"]

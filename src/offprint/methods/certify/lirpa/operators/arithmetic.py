@@ -17,6 +17,8 @@ from offprint.methods.certify.lirpa.operators.base import (
     Plane,
     Relaxation,
 )
+from offprint.methods.certify.lirpa.operators.call import aligned, finite
+from offprint.methods.certify.lirpa.rows import Rows, SparseRows
 
 
 @dataclass
@@ -42,10 +44,15 @@ class WeightedSum(Plane):
             for index, weight in enumerate(self.weights)
         ]
 
+    def transpose_sparse(self, rows: SparseRows) -> Sequence[Rows] | None:
+        if any(one.shape != self.call.shape or one.layout != self.call.layout for one in self.call.inputs):
+            return None
+        return [rows if _is_one(weight) else rows.scaled(weight) for weight in self.weights]
+
     def push(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         total: Tensor | None = None
         for weight, ours, theirs in zip(self.weights, first, second, strict=True):
-            ours, theirs = (_aligned(one, len(self.call.shape)) for one in (ours, theirs))
+            ours, theirs = (aligned(one, len(self.call.shape)) for one in (ours, theirs))
             if isinstance(weight, Tensor):
                 part = weight.clamp(min=0) * ours + weight.clamp(max=0) * theirs
             else:
@@ -61,11 +68,6 @@ def rows_to(call: Call, index: int, rows: Tensor) -> Tensor:
     if one.shape == call.shape and (one.layout is None) == (call.layout is None):
         return rows
     return call.reduce(index, rows)
-
-
-def _aligned(tensor: Tensor, ndim: int) -> Tensor:
-    """Put axes of length 1 behind the rows, so that ``(rows, *shape)`` broadcasts as ``shape`` does."""
-    return tensor.reshape(tensor.shape[0], *[1] * (ndim + 1 - tensor.ndim), *tensor.shape[1:])
 
 
 def _is_one(weight: float | Tensor) -> bool:
@@ -97,7 +99,7 @@ class Add(AffineOperator):
         for position in (0, 1):
             if call.find(position) is None:
                 constant = _constant(call.args[position], call)
-                offset = constant if weights[position] == 1 else weights[position] * constant
+                offset = finite(constant if weights[position] == 1 else weights[position] * constant)
         return WeightedSum(call, [weights[one.position] for one in call.inputs], offset)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from offprint.methods.certify.lirpa.operators.base import (
@@ -17,10 +19,10 @@ from offprint.methods.certify.lirpa.operators.base import (
     Operator,
     Plane,
     Relaxation,
-    split_samples,
-    sum_to,
 )
+from offprint.methods.certify.lirpa.operators.call import split_samples, sum_to
 from offprint.methods.certify.lirpa.perturbations import LpBall, dual
+from offprint.methods.certify.lirpa.rows import Rows, SparseRows, Units, Windows
 
 aten = torch.ops.aten
 INPUT, WEIGHT, BIAS = 0, 1, 2
@@ -55,20 +57,56 @@ class Geometry:
 
     def run_transposed(self, rows: Tensor, weight: Tensor, shape: Sequence[int]) -> Tensor:
         """Return for coefficients of outputs (n, channels, *spatial) those of inputs with these spatial lengths."""
-        if self.transposed:
-            extra = (0,) * len(self.stride)
-        else:
+        extra: tuple[int, ...] = (0,) * len(self.stride)
+        if not self.transposed:
             extra = tuple(
                 n - ((o - 1) * s - 2 * p + d * (k - 1) + 1)
                 for n, o, s, p, d, k in zip(
                     shape, rows.shape[2:], self.stride, self.padding, self.dilation, weight.shape[2:], strict=True
                 )
             )
+        if self._few_channels(weight):
+            whole = _by_shuffling(rows, weight, self.stride[0])
+            ends = [p + n for p, n in zip(self.padding, shape, strict=True)]
+            missing = [max(0, end - have) for end, have in zip(ends, whole.shape[2:], strict=True)]
+            whole = F.pad(whole, [0, missing[1], 0, missing[0]]) if any(missing) else whole
+            return whole[:, :, self.padding[0] : ends[0], self.padding[1] : ends[1]]
         result = aten.convolution.default(
             rows, weight, None, self.stride, self.padding, self.dilation, not self.transposed, extra, self.groups
         )
         assert isinstance(result, Tensor)
+        # A transposed convolution with much output padding has outputs that no input reaches.
+        for axis, length in enumerate(shape):
+            result = result if result.shape[axis + 2] == length else result.narrow(axis + 2, 0, length)
         return result
+
+    def widen(self, windows: Tensor, weight: Tensor) -> Tensor:
+        """Return the coefficients of all that windows (n, channels, *window) of the output are computed from."""
+        if self._few_channels(weight):
+            return _by_shuffling(windows, weight, self.stride[0])
+        none = (0,) * len(self.stride)
+        result = aten.convolution.default(
+            windows, weight, None, self.stride, none, self.dilation, True, none, self.groups
+        )
+        assert isinstance(result, Tensor)
+        return result
+
+    def _few_channels(self, weight: Tensor) -> bool:
+        """Return whether coefficients go back to an image, say: a case in which transposed convolutions are slow."""
+        plain = not self.transposed and self.groups == 1 and max(self.dilation) == 1 and len(self.stride) == 2
+        return plain and weight.shape[1] <= 4 and self.stride[0] == self.stride[1] > 1 and weight.device.type == "cpu"
+
+
+def _by_shuffling(rows: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Transpose a convolution by an ordinary one with ``stride ** 2`` times the channels, which are then shuffled."""
+    n_out, n_in, *kernel = weight.shape
+    steps = [-(-length // stride) for length in kernel]
+    extra = [step * stride - length for step, length in zip(steps, kernel, strict=True)]
+    blocks = F.pad(weight, [0, extra[1], 0, extra[0]]).reshape(n_out, n_in, steps[0], stride, steps[1], stride)
+    blocks = blocks.flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(n_in * stride**2, n_out, *steps)
+    shuffled = F.pixel_shuffle(F.conv2d(rows, blocks, padding=[step - 1 for step in steps]), stride)
+    lengths = [(n - 1) * stride + length for n, length in zip(rows.shape[2:], kernel, strict=True)]
+    return shuffled[:, :, : lengths[0], : lengths[1]]
 
 
 @dataclass
@@ -111,6 +149,54 @@ class ConvolutionPlane(Plane):
         flat = rows.flatten(0, 1) if rows.ndim > self._ndim else rows
         pulled = self.geometry.run_transposed(flat, self.of_input, one.shape[-len(self.geometry.stride) :])
         return torch.unflatten(pulled, 0, rows.shape[:2]) if rows.ndim > self._ndim else pulled
+
+    def transpose_sparse(self, rows: SparseRows) -> Sequence[Rows] | None:
+        one = self.call.inputs[0]
+        if self.of_input is None or self.of_weight is not None or len(self.call.inputs) > 1:
+            return None
+        if self.geometry.transposed or len(self.call.shape) != self._ndim:
+            return None
+        if isinstance(rows, Units):
+            if max(self.geometry.dilation) == 1:
+                return [self._start(rows, one.shape)]
+            rows = rows.windows()
+        if not isinstance(rows, Windows):
+            return None
+        rows = rows.cleaned()
+        pulled = self.geometry.widen(rows.value.flatten(0, 2), self.of_input)
+        pulled = torch.unflatten(pulled, 0, rows.value.shape[:3])
+        return [self._moved(pulled, one.shape, rows.place, rows.grid, rows.stride, rows.shift)]
+
+    def _start(self, rows: Units, shape: torch.Size) -> Rows:
+        """Return the part of the kernel that each unit was made with, as a window."""
+        assert self.of_input is not None
+        place, grid, stride, shift = rows.start()
+        channel = rows.index // math.prod(grid)
+        kernels = self.of_input
+        groups = self.geometry.groups
+        if groups > 1:
+            spread = kernels.new_zeros(len(kernels), groups, *kernels.shape[1:])
+            each = torch.arange(len(kernels), device=kernels.device)
+            spread[each, each // (len(kernels) // groups)] = kernels
+            kernels = spread.flatten(1, 2)
+        value = rows.value.reshape(*rows.value.shape, *[1] * (self._ndim - 1))
+        return self._moved(value * kernels[channel], shape, place, grid, stride, shift)
+
+    def _moved(
+        self,
+        value: Tensor,
+        shape: torch.Size,
+        place: Tensor,
+        grid: tuple[int, ...],
+        stride: tuple[int, ...],
+        shift: tuple[int, ...],
+    ) -> Rows:
+        """Return windows of the input; dense rows where they have become as large as it is."""
+        g = self.geometry
+        inner_shift = tuple(a * s - p for a, s, p in zip(shift, g.stride, g.padding, strict=True))
+        inner_stride = tuple(a * s for a, s in zip(stride, g.stride, strict=True))
+        windows = Windows(value, shape, place, grid, inner_stride, inner_shift, clean=not any(g.padding))
+        return windows.dense() if windows.is_wide else windows
 
     def _to_weight(self, index: int, rows: Tensor) -> Tensor:
         """Coefficients of the weight, for each sample and row: the gradient of a convolution of a single input."""

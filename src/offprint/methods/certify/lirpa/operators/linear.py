@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ from offprint.methods.certify.lirpa.operators.base import (
     Operator,
     Plane,
     Relaxation,
-    split_samples,
-    sum_to,
 )
+from offprint.methods.certify.lirpa.operators.call import aligned, split_samples, sum_to
 from offprint.methods.certify.lirpa.perturbations import LpBall, dual, lp_norm
+from offprint.methods.certify.lirpa.rows import Rows, SparseRows, Units
 
 LEFT, RIGHT, BIAS = 0, 1, 2
 
@@ -37,6 +37,11 @@ class WeightPlane(Plane):
 
     def transpose(self, rows: Tensor) -> list[Tensor]:
         return [rows @ self.weight]
+
+    def transpose_sparse(self, rows: SparseRows) -> Sequence[Rows] | None:
+        if not isinstance(rows, Units):
+            return None
+        return [rows.along_last(self.weight, torch.Size([*rows.shape[:-1], self.weight.shape[1]]))]
 
     def push(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         middle, radius = (first[0] + second[0]) / 2, (first[0] - second[0]) / 2
@@ -70,10 +75,10 @@ class ProductPlane(Plane):
     swapped: bool = False
 
     def transpose(self, rows: Tensor) -> list[Tensor]:
-        sides = {LEFT: self._to_left, RIGHT: self._to_right, BIAS: self.call.reduce}
+        sides = {LEFT: self.to_left, RIGHT: self._to_right, BIAS: self.call.reduce}
         return [sides[one.position](index, rows) for index, one in enumerate(self.call.inputs)]
 
-    def _to_left(self, index: int, rows: Tensor) -> Tensor:
+    def to_left(self, index: int, rows: Tensor) -> Tensor:
         assert self.of_left is not None
         pulled = rows @ self.of_left.mT
         one = self.call.inputs[index]
@@ -94,6 +99,7 @@ class ProductPlane(Plane):
     def push(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         total: Tensor | float = 0.0
         for one, ours, theirs in zip(self.call.inputs, first, second, strict=True):
+            ours, theirs = (aligned(end, len(self.call.shape)) for end in (ours, theirs))
             if one.position == LEFT:
                 assert self.of_left is not None
                 total = total + ours @ self.of_left.clamp(min=0) + theirs @ self.of_left.clamp(max=0)
@@ -103,9 +109,23 @@ class ProductPlane(Plane):
                     ours, theirs = ours.mT, theirs.mT
                 total = total + self.of_right.clamp(min=0) @ ours + self.of_right.clamp(max=0) @ theirs
             else:
-                total = total + ours.reshape(ours.shape[0], *[1] * (len(self.call.shape) - len(one.shape)), *one.shape)
+                total = total + ours
         assert isinstance(total, Tensor)
         return total
+
+
+class ProductRelaxation(Relaxation):
+    """Two planes that multiply the right side, and add the bias, alike."""
+
+    def __init__(self, lower: ProductPlane, upper: ProductPlane) -> None:
+        super().__init__(lower, upper)
+        assert lower.of_left is not None
+        assert upper.of_left is not None
+        self.gap = replace(lower, of_left=upper.of_left - lower.of_left)
+
+    def transpose_gap(self, rows: Tensor) -> list[Tensor | None] | None:
+        inputs = enumerate(self.gap.call.inputs)
+        return [self.gap.to_left(index, rows) if one.position == LEFT else None for index, one in inputs]
 
 
 class Matmul(Operator):
@@ -150,7 +170,7 @@ class Matmul(Operator):
         below, above = -(x.lower @ y_lower), -(x.lower @ y_upper)
         if bias is not None:
             below, above = below + bias, above + bias
-        return Relaxation(
+        return ProductRelaxation(
             ProductPlane(call, y_lower, x.lower, below, self.layer),
             ProductPlane(call, y_upper, x.lower, above, self.layer),
         )
@@ -229,7 +249,7 @@ def _constant_range(lower: Tensor, upper: Tensor, constant: Tensor) -> tuple[Ten
 
 
 def _product_range(
-    x_lower: Tensor, x_upper: Tensor, y_lower: Tensor, y_upper: Tensor, largest: int = 2**24
+    x_lower: Tensor, x_upper: Tensor, y_lower: Tensor, y_upper: Tensor, largest: int = 2**18
 ) -> tuple[Tensor, Tensor]:
     """Sum over k the least and the greatest of the four corners of each product ``x[i, k] y[k, j]``, some k at once."""
     terms = x_lower.shape[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from offprint.methods.certify.lirpa.operators.base import (
     MixedSamplesError,
     Plane,
 )
+from offprint.methods.certify.lirpa.operators.call import finite
+from offprint.methods.certify.lirpa.rows import Rows, SparseRows, Units, Windows
 
 
 class MonotonePlane(Plane):
@@ -32,26 +35,20 @@ class MonotonePlane(Plane):
     def __init__(self, call: Call, constant_part: bool) -> None:
         self.call = call
         self.offset = None
+        self.blank: Tensor | None = None
         if constant_part:
             zeros = [self._zeros(i) for i in range(len(call.inputs))]
             offset = call.run(zeros)
-            # Attention masks are made with -inf: a number that softmax cannot tell from it keeps 0 * -inf out.
-            self.offset = offset.clamp(-1e6, 1e6) if not bool(torch.isfinite(offset).all()) else offset
+            self.blank = call.run(zeros, _zero_floats)
+            self.offset = finite(offset)
 
     def _zeros(self, index: int) -> Tensor:
         return torch.zeros(self.call.inputs[index].shape, dtype=self.call.dtype, device=self.call.device)
 
     def _linear(self, *inputs: Tensor) -> Tensor:
-        base = self.call.run(inputs, _zero_floats)
-        if self.offset is None:
-            return base
+        result = self.call.run(inputs, _zero_floats)
         # What a scalar argument puts in (the value of a padding) is no part of the linear function.
-        blank = self.call.run([torch.zeros_like(one) for one in inputs], _zero_floats)
-        return (
-            base - blank.clamp(-1e6, 1e6)
-            if bool(torch.isfinite(blank).all())
-            else torch.where(torch.isfinite(blank), base - blank, torch.zeros_like(base))
-        )
+        return result if self.blank is None else torch.where(torch.isfinite(self.blank), result - self.blank, 0.0)
 
     def transpose(self, rows: Tensor) -> list[Tensor]:
         pull = torch.func.vjp(self._linear, *(self._zeros(i) for i in range(len(self.call.inputs))))[1]
@@ -105,7 +102,7 @@ class Monotone(AffineOperator):
     def interval(self, call: Call, intervals: Sequence[Interval]) -> Interval:
         ends = [call.run([one.lower for one in intervals]), call.run([one.upper for one in intervals])]
         if self.constant_part:
-            ends = [end.clamp(-1e6, 1e6) if not bool(torch.isfinite(end).all()) else end for end in ends]
+            ends = [finite(end) for end in ends]
         return Interval(ends[0], ends[1])
 
 
@@ -117,7 +114,10 @@ class Movement(Monotone):
         if not laid:
             return None
         numbers = [_numbers(one.shape, one.layout) for one in call.inputs]
-        moved = call.run(numbers, lambda constant: _unlabelled(constant, call))
+        moved = call.run(numbers, _unlabelled)
+        # Numbers that a scalar argument puts in are no sample's: they do not change with the inputs.
+        blank = call.run([torch.zeros_like(one) for one in numbers], _unlabelled)
+        moved = torch.where(moved == blank, 0.0, moved)
         assert laid[0].layout is not None
         found = _find_layout(moved.expand(call.shape), laid[0].layout.n_samples)
         if found is None:
@@ -133,7 +133,7 @@ def _numbers(shape: torch.Size, layout: Layout | None) -> Tensor:
     return numbers.reshape(-1, *[1] * (len(shape) - layout.axis - 1)).expand(shape)
 
 
-def _unlabelled(constant: Tensor, call: Call) -> Tensor:
+def _unlabelled(constant: Tensor) -> Tensor:
     return torch.zeros_like(constant, device="cpu") if constant.is_floating_point() else constant.cpu()
 
 
@@ -171,6 +171,11 @@ class ReshapePlane(Plane):
         if rows.shape[1:] != self.call.shape:
             return [rows.reshape(rows.shape[0], 1, *shape[1:])]
         return [rows.reshape(rows.shape[0], *shape)]
+
+    def transpose_sparse(self, rows: SparseRows) -> Sequence[Rows] | None:
+        one = self.call.inputs[0]
+        same = one.layout == self.call.layout and one.shape[:1] == self.call.shape[:1]
+        return [rows.reshaped(one.shape)] if same and isinstance(rows, Units) else None
 
     def push(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         return first[0].reshape(first[0].shape[0], *self.call.shape)
@@ -279,6 +284,14 @@ class ConcatenatePlane(Plane):
     def transpose(self, rows: Tensor) -> list[Tensor]:
         parts = torch.split(rows, self.lengths, self.axis)
         return [parts[place] for place in self.places]
+
+    def transpose_sparse(self, rows: SparseRows) -> Sequence[Rows] | None:
+        if isinstance(rows, Units) and len(rows.shape) > 2:
+            rows = rows.windows()
+        if self.axis != 2 or not isinstance(rows, Windows):
+            return None
+        parts = torch.split(rows.value, self.lengths, 3)
+        return [replace(rows, value=parts[place], shape=self.shapes[place]) for place in self.places]
 
     def push(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         given = dict(zip(self.places, first, strict=True))

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from offprint.methods.certify.lirpa.decompositions import batch_statistics, batch_statistics_of_middle
+from offprint.methods.certify.lirpa.decompositions import softsign
+from offprint.methods.certify.lirpa.layers import batch_statistics, batch_statistics_of_middle
 from offprint.methods.certify.lirpa.operators import bumped, convex, elu, pooling, powers, rectifiers, s_shaped, softmax
 from offprint.methods.certify.lirpa.operators.arithmetic import Add, Multiply, Negate
 from offprint.methods.certify.lirpa.operators.base import register_op
@@ -42,6 +43,7 @@ _ELEMENTWISE: dict[Any, Any] = {
     aten.tanh.default: s_shaped.Tanh,
     aten.atan.default: s_shaped.Arctan,
     aten.erf.default: s_shaped.Erf,
+    softsign: s_shaped.Softsign,
     aten.gelu.default: bumped.GELU,
     aten.silu.default: bumped.SiLU,
     aten.mish.default: bumped.Mish,
