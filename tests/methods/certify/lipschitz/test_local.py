@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config
 from torch import Tensor, nn
 
 from offprint.methods.certify.lipschitz import BranchAndBound, jacobian_bounds, jvp_bounds, local_lipschitz
@@ -15,6 +18,15 @@ from offprint.papers.local_lipschitz.exact import exact_constant
 
 RAISED = 1e-9
 """What rounding in float64 may add to a bound of size about 1."""
+
+
+@pytest.fixture(autouse=True)
+def _unchecked() -> Iterator[None]:
+    """Without jaxtyping's checks of every small function, which take as long as the work; test_parts has them."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", before)
 
 
 def mlp(*sizes: int, seed: int = 0, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -70,6 +82,12 @@ def inputs(name: str, n: int = 2) -> tuple[nn.Module, Tensor]:
     return make(), torch.randn(n, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+@cache
+def captured(name: str, n: int = 2) -> BoundedModule:
+    """The same model as a graph; capturing takes longer than bounding it."""
+    return BoundedModule(*inputs(name, n))
+
+
 def jacobians(model: nn.Module, x: Tensor) -> Tensor:
     """The Jacobian of every sample, (batch, outputs, *input), by torch."""
     return torch.stack([torch.autograd.functional.jacobian(lambda one: model(one[None])[0], one) for one in x])
@@ -85,7 +103,7 @@ def test_a_linear_model_has_the_norm_of_its_matrix() -> None:
     bounded = BoundedModule(nn.Sequential(first, last), x)
     for eps in (0.0, 0.1, 10.0):
         for method in ("bound-propagation", "recurjac", "ibp"):
-            found = local_lipschitz(bounded, x, eps, method=method)
+            found = local_lipschitz(bounded, x, eps, method=method, n_points=0)
             torch.testing.assert_close(found.upper, matrix.abs().sum(1).max().expand(2), rtol=0, atol=1e-10)
             torch.testing.assert_close(found.per_output[0], matrix.abs().sum(1), rtol=0, atol=1e-10)
 
@@ -94,7 +112,7 @@ def test_a_linear_model_has_the_norm_of_its_matrix() -> None:
 def test_without_a_radius_it_is_the_norm_of_the_jacobian_there(name: str) -> None:
     model, x = inputs(name)
     expected = jacobians(model, x)
-    found = local_lipschitz(model, x, 0.0, forward="crown", n_points=1)
+    found = local_lipschitz(captured(name), x, 0.0, forward="crown", n_points=1)
     # Rounding alone: both sides are sums of products of the same numbers.
     torch.testing.assert_close(found.per_output, expected.flatten(2).abs().sum(2), rtol=0, atol=1e-9)
     torch.testing.assert_close(found.lower_sampled, found.upper, rtol=0, atol=1e-9)
@@ -115,7 +133,7 @@ def test_entries_of_one_undecided_layer_are_the_closed_form() -> None:
 def test_nothing_sampled_exceeds_the_bounds(name: str) -> None:
     model, x = inputs(name)
     eps, generator = 0.15, torch.Generator().manual_seed(2)
-    bounded = BoundedModule(model, x)
+    bounded = captured(name)
     result = local_lipschitz(bounded, x, eps, forward="crown", n_points=100)
     assert (result.lower_sampled <= result.upper + RAISED).all()
     points = x + eps * (2 * torch.rand(60, *x.shape, generator=generator, dtype=x.dtype) - 1)
@@ -184,6 +202,56 @@ def test_it_is_far_below_interval_products() -> None:
     assert np.exp(np.mean(np.log(ratios))) <= 0.65
 
 
+def relaxed_by_hand(model: nn.Sequential, result: object, constants: bool) -> np.ndarray:
+    """The bound of each row for two hidden layers, in NumPy, from the slopes that the forward bounds leave open."""
+    W1, W2, W3 = (weight for weight, _ in layers(model))
+    first, second = (
+        (p.least[0].numpy(), p.greatest[0].numpy()) for p in reversed(result.certificate.jacobian.products)
+    )
+    bounds = []
+    for row in W3:
+        corners = np.stack([row * second[0], row * second[1]])
+        low, high = corners.min(0), corners.max(0)  # the product of gradient and slope at the second layer: a box
+        g_low, g_high = extremes(W2.T, low, high)
+        lower_slope, lower_offset, upper_slope, upper_offset = (np.zeros(len(g_low)) for _ in range(4))
+        for j, (g, h, least, greatest) in enumerate(zip(g_low, g_high, *first, strict=True)):
+            ends = np.array([[g * least, g * greatest], [h * least, h * greatest]])
+            if constants and g < 0 < h:  # RecurJac
+                lower_offset[j], upper_offset[j] = ends.min(), ends.max()
+                continue
+            below, above = ends.min(1), ends.max(1)  # at both ends of the gradient; the lines join them
+            lower_slope[j], upper_slope[j] = (below[1] - below[0]) / (h - g), (above[1] - above[0]) / (h - g)
+            lower_offset[j], upper_offset[j] = below[0] - lower_slope[j] * g, above[0] - upper_slope[j] * g
+        up, down = W1.T.clip(min=0), W1.T.clip(max=0)
+        above = ((up * upper_slope + down * lower_slope) @ W2.T, up @ upper_offset + down @ lower_offset)
+        below = ((up * lower_slope + down * upper_slope) @ W2.T, up @ lower_offset + down @ upper_offset)
+        e_high, e_low = extremes(above[0], low, high)[1] + above[1], extremes(below[0], low, high)[0] + below[1]
+        chord = np.where(e_low >= 0, 1.0, np.where(e_high <= 0, -1.0, (e_high + e_low) / (e_high - e_low)))
+        offset = np.where((e_low < 0) & (e_high > 0), -chord * e_low - e_low, 0.0)
+        # The sum of all chords is one function of the gradient at the first layer, bounded there by its lines.
+        total = chord @ W1.T
+        slope = np.where(total > 0, upper_slope, lower_slope) * total
+        constant = (np.where(total > 0, upper_offset, lower_offset) * total).sum() + offset.sum()
+        linear = extremes((slope @ W2.T)[None], low, high)[1][0] + constant
+        bounds.append(min(linear, np.maximum(np.abs(e_low), np.abs(e_high)).sum()))
+    return np.array(bounds)
+
+
+def extremes(matrix: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    up, down = matrix.clip(min=0), matrix.clip(max=0)
+    return up @ low + down @ high, up @ high + down @ low
+
+
+@pytest.mark.parametrize("method", ["bound-propagation", "recurjac"])
+def test_two_hidden_layers_are_bounded_as_by_hand(method: str) -> None:
+    model, x = mlp(6, 12, 10, 3, seed=5), torch.zeros(1, 6).double()
+    bounded = BoundedModule(model, x)
+    found = [local_lipschitz(bounded, x, eps, method=method, forward="ibp", n_points=0) for eps in (0.1, 0.3, 2.0)]
+    for result in found:
+        by_hand = relaxed_by_hand(model, result, constants=method == "recurjac")
+        np.testing.assert_allclose(result.per_output[0].detach(), by_hand, rtol=1e-9)
+
+
 def check_order(n_networks: int) -> None:
     ordered = 0
     bounded = BoundedModule(mlp(3, 6, 5, 2), torch.zeros(1, 3).double())
@@ -203,7 +271,7 @@ def check_order(n_networks: int) -> None:
 
 
 def test_every_method_is_above_the_exact_value_and_ours_is_lowest() -> None:
-    check_order(8)
+    check_order(5)
 
 
 @pytest.mark.slow
@@ -259,14 +327,14 @@ def test_branching_ends_at_the_largest_of_all_patterns_or_at_the_exact_value(see
     assert float(found.upper) == pytest.approx(patterns, abs=1e-9)
     exact = exact_constant(layers(model), (x[0] - eps).numpy(), (x[0] + eps).numpy()).value
     assert exact < patterns - 1e-3  # so that the two can be told apart
-    for heuristic, candidates in (("area", 1), ("babsr", 2)) if seed == 9 else (("area", 1),):
+    for heuristic, candidates in (("area", 1),) if seed == 9 else (("area", 1), ("babsr", 2)):
         bab = BranchAndBound(timeout=60, heuristic=heuristic, candidates=candidates)
         found = local_lipschitz(bounded, x, eps, forward="crown", bab=bab, n_points=0)
         assert found.trace[0].status == "exact"
         # The linear programmes prove emptiness beyond their tolerance only.
         assert float(found.upper) == pytest.approx(exact, abs=1e-6)
         assert list(found.trace[0].bounds) == sorted(found.trace[0].bounds, reverse=True)
-        assert float(found.upper) <= float(plain.upper)
+        assert float(found.upper) <= float(plain.upper.detach())
 
 
 def largest_pattern(model: nn.Sequential, certificate: object) -> float:
@@ -286,9 +354,10 @@ def largest_pattern(model: nn.Sequential, certificate: object) -> float:
 
 
 def test_very_large_regions_make_recurjac_the_interval_bound_and_ours_stays_below() -> None:
-    model, x = mlp(5, 40, 40, 40, 3), torch.zeros(1, 5).double()  # so wide that nearly every gradient's sign is open
+    x = torch.zeros(1, 5).double()
+    bounded = BoundedModule(mlp(5, 40, 40, 40, 3), x)  # so wide that nearly every gradient's sign is open
     ours, recurjac, ibp = (
-        float(local_lipschitz(model, x, 1e3, method=method, forward="ibp", n_points=0).upper.detach())
+        float(local_lipschitz(bounded, x, 1e3, method=method, forward="ibp", n_points=0).upper.detach())
         for method in ("bound-propagation", "recurjac", "ibp")
     )
     # They are equal where every sign is open; two or three units that are left make the difference.
@@ -298,7 +367,7 @@ def test_very_large_regions_make_recurjac_the_interval_bound_and_ours_stays_belo
 
 def test_the_l2_constant_is_above_sampled_spectral_norms_and_exact_for_a_linear_row() -> None:
     model, x = inputs("relu")
-    result = local_lipschitz(model, x, 0.3, norm=2, n_points=300)
+    result = local_lipschitz(captured("relu"), x, 0.3, norm=2, n_points=100, forward="crown")
     assert (result.lower_sampled <= result.upper).all()
     row = mlp(5, 1)
     found = local_lipschitz(row, x, 0.3, norm=2)
@@ -311,20 +380,21 @@ def test_the_l2_constant_is_above_sampled_spectral_norms_and_exact_for_a_linear_
 
 
 def test_samples_and_rows_do_not_influence_each_other() -> None:
-    model, x = inputs("residual", 3)
-    eps = torch.tensor([0.0, 0.05, 0.2], dtype=torch.float64)
-    together = local_lipschitz(model, x, eps, forward="crown", n_points=0)
-    for i in range(3):
+    _, x = inputs("residual", 2)
+    eps = torch.tensor([0.05, 0.2], dtype=torch.float64)
+    together = local_lipschitz(captured("residual"), x, eps, forward="crown", n_points=0)
+    for i in range(2):
         C = torch.eye(3, dtype=torch.float64)[[1]]
-        alone = local_lipschitz(model, x[i : i + 1], float(eps[i]), C=C, forward="crown", n_points=0)
+        alone = local_lipschitz(captured("residual", 1), x[i : i + 1], eps[i], C=C, forward="crown", n_points=0)
         torch.testing.assert_close(alone.per_output[0, 0], together.per_output[i, 1], rtol=0, atol=1e-10)
 
 
 def test_clipping_makes_the_region_smaller() -> None:
     model, x = inputs("relu", 1)
     x = x.clamp(0, 1)
-    clipped = local_lipschitz(model, x, 0.5, clip=(0.0, 1.0))
-    boxed = local_lipschitz(model, x, 0.5)
+    bounded = captured("relu", 1)
+    clipped = local_lipschitz(bounded, x, 0.5, clip=(0.0, 1.0), forward="crown")
+    boxed = local_lipschitz(bounded, x, 0.5, forward="crown")
     assert float(clipped.upper) < float(boxed.upper)
     points = (x + 0.5 * (2 * torch.rand(200, 5, dtype=x.dtype) - 1)).clamp(0, 1)
     assert (jacobians(model, points).abs().sum(2) <= clipped.per_output + RAISED).all()
@@ -333,14 +403,15 @@ def test_clipping_makes_the_region_smaller() -> None:
 def test_the_bound_can_be_differentiated_with_respect_to_the_weights() -> None:
     model, x = inputs("tanh", 2)
     weight = model[0].weight
-    bound = local_lipschitz(model, x, 0.1, forward="crown", n_points=0).upper.sum()
+    bounded = BoundedModule(model, x)
+    bound = local_lipschitz(bounded, x, 0.1, forward="crown", n_points=0).upper.sum()
     (gradient,) = torch.autograd.grad(bound, weight)
     direction = torch.randn(weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(3))
     values = []
     for step in (1e-6, -1e-6):
         with torch.no_grad():
             weight += step * direction
-            values.append(float(local_lipschitz(model, x, 0.1, forward="crown", n_points=0).upper.sum()))
+            values.append(float(local_lipschitz(bounded, x, 0.1, forward="crown", n_points=0).upper.sum()))
             weight -= step * direction
     # A central difference of a function that is smooth here: its error is of second order in the step.
     assert float((gradient * direction).sum()) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
@@ -348,7 +419,7 @@ def test_the_bound_can_be_differentiated_with_respect_to_the_weights() -> None:
 
 def test_float32_is_kept_and_agrees() -> None:
     model, x = inputs("residual")
-    double = local_lipschitz(model, x, 0.05, forward="crown", n_points=2)
+    double = local_lipschitz(captured("residual"), x, 0.05, forward="crown", n_points=2)
     single = local_lipschitz(model.float(), x.float(), 0.05, forward="crown", n_points=2)
     assert single.upper.dtype == torch.float32
     # About a thousand single-precision sums.
