@@ -227,8 +227,11 @@ _PADDINGS = (("constant", -0.6), ("reflect",), ("replicate",), ("circular",))
 
 
 def _mask(b: Builder, x: Ref) -> torch.Tensor:
+    """Return which elements are replaced: of no row all, so that every sample keeps something of its own."""
     shape = b.shape(x)
-    return torch.rand(b.choose(shape, shape[1:], shape[-1:]), generator=b.generator) < 0.4
+    mask = torch.rand(b.choose(shape, shape[1:], shape[-1:]), generator=b.generator) < 0.4
+    mask[..., 0] = False
+    return mask
 
 
 @piece

@@ -229,11 +229,13 @@ def certified_training_works(run: Run) -> Measurement:
     clean, verified, chosen = {}, {}, {}
     for name, robust in arms.items():
         models = {rate: trained(run, images, width, n_epochs, rate, f"{name}, rate {rate:g}", robust) for rate in rates}
-        # Each arm is tuned for what it is judged by: its verified error.
+        # Each arm is tuned for what it is judged by: its verified error. Natural training is compared by its best model
+        # for either error, so that neither is won against a rate that was chosen for the other.
         rate = min(rates, key=lambda one: _verified_error(run, models[one], images.validation, eps, "crown-ibp"))
-        clean[name] = clean_error(models[rate], images.test)
+        for_clean = rate if robust else min(rates, key=lambda one: clean_error(models[one], images.validation))
+        clean[name] = clean_error(models[for_clean], images.test)
         verified[name] = _verified_error(run, models[rate], images.test, eps, "crown")
-        chosen[name] = f"{rate:g}"
+        chosen[name] = f"{rate:g}" if rate == for_clean else f"{rate:g} (clean: {for_clean:g})"
     robust_names = ("IBP", "CROWN-IBP")
     run.figure(
         Panel(
@@ -265,7 +267,7 @@ def _verified_error(run: Run, model: nn.Module, test: Pair, eps: float, method: 
 def loss_fusion_removes_the_cost_of_classes(run: Run) -> Measurement:
     """Time CROWN-IBP steps with and without loss fusion over the number of classes, and train both ways."""
     counts = (10, 50, 200)
-    eps = 0.01
+    eps = 0.02
     ratios, errors, seconds = {}, {}, {}
     for i, n_classes in enumerate(counts):
         data, test = _clusters(run, n_classes, run.pick(smoke=4, quick=20, full=40), 20 + i)

@@ -188,7 +188,7 @@ def register_op(target: Callable[..., Any], handler: Handler) -> None:
     Returns
     -------
     None
-        The operator is known from now on, also to networks captured before.
+        The operator is known from now on.
 
     Raises
     ------
