@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,17 +99,17 @@ def asked(lower, upper, *rows) -> Property:
     return Property(len(lower), polytopes[0].matrix.shape[1], (Case(np.asarray(lower), np.asarray(upper), polytopes),))
 
 
-@pytest.fixture(scope="module")
-def margins():
-    return {seed: exact_margin(*tiny(seed)) for seed in range(3)}
+@functools.cache
+def tiny_margin(seed: int) -> float:
+    return exact_margin(*tiny(seed))
 
 
 @pytest.mark.parametrize("branching", ["input", "relu"])
-@pytest.mark.parametrize("seed", range(3))
-def test_verdicts_near_the_boundary_are_exact(seed, branching, margins) -> None:
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 1, 2])
+def test_verdicts_near_the_boundary_are_exact(seed, branching) -> None:
     model, lower, upper, matrix = tiny(seed)
     for shift in (-1e-2, 1e-2):
-        bound = np.full(len(matrix), margins[seed] + shift)
+        bound = np.full(len(matrix), tiny_margin(seed) + shift)
         # Without an attack the counterexample must come from branch and bound.
         found = verify(model, asked(lower, upper, (matrix, bound)), branching=branching, attack_restarts=0, batch=16)
         if shift < 0:
@@ -127,7 +129,7 @@ def test_verdicts_near_the_boundary_are_exact(seed, branching, margins) -> None:
 @pytest.mark.parametrize("method", ["crown", "alpha-crown"])
 def test_no_verdict_is_ever_wrong(seed, method) -> None:
     model, lower, upper, matrix = tiny(seed)
-    margin = exact_margin(model, lower, upper, matrix)
+    margin = tiny_margin(seed)
     for shift, branching in itertools.product((-1e-3, 1e-3), ("input", "relu")):
         bound = np.full(len(matrix), margin + shift)
         found = verify(
@@ -163,7 +165,7 @@ def test_bounds_of_split_domains_hold_on_their_points_and_leaves_are_exact() -> 
     for k, pattern in enumerate(patterns):
         inside = ((signs * pattern) >= 0).all(1)
         assert bool((margin[inside] >= better.least[k] - 1e-9).all())
-        leaf = decide(root, pattern, 1e-8)
+        leaf = decide(root, many(whole, pattern[None]), 1e-8)
         assert leaf.margin is not None
         assert bool((margin[inside] >= leaf.margin - 1e-7).all())
         assert float(better.least[k]) <= leaf.margin + 1e-7
@@ -171,12 +173,12 @@ def test_bounds_of_split_domains_hold_on_their_points_and_leaves_are_exact() -> 
     # With one kink open the network is not affine.
     undone = patterns[0].clone()
     undone[open_kinks[0]] = 0
-    assert decide(root, undone, 1e-8).margin is None or len(open_kinks) == 0
+    assert decide(root, many(whole, undone[None]), 1e-8).margin is None or len(open_kinks) == 0
 
 
 def many(domain: Domains, patterns: torch.Tensor) -> Domains:
     n = len(patterns)
-    return Domains(patterns, domain.slopes.repeat(n, 1), domain.multipliers.repeat(n, 1), domain.mixture.repeat(n, 1))
+    return replace(domain.pick([0] * n), signs=patterns)
 
 
 def acas_like():
@@ -203,10 +205,47 @@ def test_a_network_with_five_inputs_is_decided_by_splitting_them() -> None:
     assert verify(model, asked(lower, upper, both, met), time_limit=60).status == "counterexample"
 
 
+def twins(seed: int, width: int = 25, depth: int = 6) -> nn.Sequential:
+    """Six hidden layers of 50 units: a network and a copy of it with its units shuffled and rescaled, side by side."""
+    generator = torch.Generator().manual_seed(seed)
+    linear = [one for one in relu_network(seed, (5, *[width] * depth, 1), gain=1.4) if isinstance(one, nn.Linear)]
+    order, scale = torch.arange(5), torch.ones(5, dtype=F64)
+    layers: list[nn.Module] = []
+    for k, layer in enumerate(linear):
+        n, is_last = layer.out_features, k == len(linear) - 1
+        shuffled = torch.arange(n) if is_last else torch.randperm(n, generator=generator)
+        scaled = torch.ones(n, dtype=F64) if is_last else 0.5 + torch.rand(n, generator=generator, dtype=F64)
+        weight = scaled[:, None] * layer.weight.data[shuffled][:, order] / scale
+        both = torch.cat([layer.weight.data, weight]) if k == 0 else torch.block_diag(layer.weight.data, weight)
+        made = nn.Linear(both.shape[1], len(both), dtype=F64)
+        made.weight.data, made.bias.data = both, torch.cat([layer.bias.data, scaled * layer.bias.data[shuffled]])
+        layers += [made, nn.ReLU()]
+        order, scale = shuffled, scaled
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_six_layers_of_fifty_units_are_decided_where_the_truth_is_known(seed) -> None:
+    model = twins(seed)
+    lower = np.random.default_rng(seed).uniform(-0.5, 0.4, 5)
+    upper = lower + 0.1
+    points = torch.from_numpy(np.random.default_rng(1).uniform(lower, upper, (2000, 5)))
+    outputs = model(points).detach()
+    # The two outputs are the same function, which no bound of them sees at once.
+    torch.testing.assert_close(outputs[:, 0], outputs[:, 1], rtol=0, atol=1e-12)
+    spread = float(outputs[:, 0].std())
+    same = verify(model, asked(lower, upper, (np.array([1.0, -1.0]), -spread)), attack_restarts=0, time_limit=280)
+    assert (same.status, same.branching) == ("verified", "input")
+    planted = asked(lower, upper, (np.array([1.0, 0.0]), float(outputs[:, 0].min())))
+    assert verify(model, planted, time_limit=280).status == "counterexample"
+
+
 def test_when_the_time_is_over_the_answer_is_unknown_with_a_sound_bound(monkeypatch) -> None:
-    model, lower, upper = acas_like()
+    model = relu_network(0, (5, 10, 10, 3), gain=1.5)
+    lower, upper = -np.ones(5), np.ones(5)
     points = np.random.default_rng(1).uniform(lower, upper, (5000, 5))
-    row = np.array([1.0, -1.0, 0.0, 0.0, 0.0])
+    row = np.array([1.0, -1.0, 0.0])
     seen = float((model(torch.from_numpy(points)).detach().numpy() @ row).min())
     calls = []
     for branching in ("input", "relu"):
@@ -219,6 +258,7 @@ def test_when_the_time_is_over_the_answer_is_unknown_with_a_sound_bound(monkeypa
                 asked(lower, upper, (row, seen - 0.05)),
                 branching=branching,
                 time_limit=limit,
+                batch=4,
                 attack_restarts=1,
                 progress=lambda *now: calls.append(now),
             )
@@ -309,6 +349,21 @@ def test_a_counterexample_counts_only_as_the_model_was_given() -> None:
     prop = asked([0.0], [1.0], (np.array([-1.0]), -1 - 5e-10))
     assert verify(model, prop).status == "counterexample"
     assert verify(model.float(), prop, time_limit=60).status == "unknown"
+
+
+def test_a_point_that_rounding_in_the_given_precision_saves_is_no_counterexample() -> None:
+    # (x + 2**25) - 2**25 is x in float64 and 0 for x in [0, 1] in float32.
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    for layer, bias in zip(model, (2.0**25, -(2.0**25)), strict=True):
+        layer.weight.data, layer.bias.data = torch.ones(1, 1), torch.tensor([bias])
+    prop = asked([0.0], [1.0], (np.array([-1.0]), -0.5))  # an output of at least 0.5 would be wrong
+    point = torch.ones(1, 1, dtype=F64)
+    single = Task(model, prop, (1, 1), True, F64, torch.device("cpu"))
+    assert float(single.run(point)) == 1.0
+    assert single.counterexample(point) is None
+    found = Task(model.double(), prop, (1, 1), True, F64, torch.device("cpu")).counterexample(point)
+    assert found is not None
+    assert float(found[1]) == 1.0
 
 
 def test_halving_covers_the_whole_box() -> None:

@@ -107,8 +107,9 @@ def test_random_networks_in_single_precision(seed: int) -> None:
             hold(bounds, found, output, torch.float32)
 
 
-# What takes the statistics of the clean batch for constants is tested in test_capture.py.
-ELSEWHERE = {"batch_statistics", "batch_statistics_of_middle"}
+# What takes the statistics of the clean batch for constants is tested in test_capture.py; the products with slopes that
+# bounds on derivatives register, in lipschitz/test_parts.py.
+ELSEWHERE = {"batch_statistics", "batch_statistics_of_middle", "slope_times", "slope_times_by_constants"}
 SIMPLE = """
     contiguous clone alias detach lift_fresh_copy positive to _to_copy type_as _unsafe_view reshape_as view_as expand_as
     zeros_like ones_like full_like new_zeros new_ones dropout feature_dropout alpha_dropout feature_alpha_dropout dot

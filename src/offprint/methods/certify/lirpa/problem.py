@@ -71,7 +71,8 @@ class Problem:
         # A single sample needs no bookkeeping: all elements are its own.
         self.tracked = self.n_samples > 1
         self.values: dict[Node, Any] = dict(values)
-        self.device = next(value.device for value in values.values() if isinstance(value, Tensor))
+        tensors = (value for value in values.values() if isinstance(value, Tensor))
+        self.device = next((one.device for one in tensors), torch.device("cpu"))
         self.intervals: dict[Node, Interval] = {}
         self.known: Mapping[Node, Interval] = {}
         self.sharp: set[Node] = set()

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from offprint.methods.certify.verification.multipliers import onto_simplex
 from offprint.methods.certify.verification.outcome import Outcome
-from offprint.methods.certify.verification.relaxed import LinearBound, Network, corners, find_intervals, lower_bound
+from offprint.methods.certify.verification.relaxed import (
+    LinearBound,
+    Network,
+    corners,
+    ends_of_splits,
+    find_intervals,
+    intervals_of_splits,
+    lower_bound,
+)
 from offprint.methods.certify.verification.task import Clock, Target, Task
 
 Progress = Callable[[int, int, float], None]
@@ -26,8 +34,9 @@ def split_inputs(
     bounds come first.
     """
     ids = itertools.count()
-    open_parts: list[tuple[float, int, int, Tensor, Tensor]] = [
-        (-torch.inf, next(ids), k, target.lower, target.upper) for k, target in enumerate(targets)
+    unknown = network.unknown_splits()
+    open_parts: list[tuple[float, int, int, Tensor, Tensor, Tensor]] = [
+        (-torch.inf, next(ids), k, target.lower, target.upper, unknown) for k, target in enumerate(targets)
     ]
     outcome = Outcome(n_domains=len(open_parts))
     batch = batch if task.batched else 1
@@ -35,7 +44,7 @@ def split_inputs(
         parts = [heapq.heappop(open_parts) for _ in range(min(batch, len(open_parts)))]
         lower, upper = torch.stack([p[3] for p in parts]), torch.stack([p[4] for p in parts])
         chosen = [targets[p[2]] for p in parts]
-        bound, steepness = _bound(network, lower, upper, chosen)
+        bound, steepness, splits = _bound(network, lower, upper, chosen, torch.stack([p[5] for p in parts]))
         least = bound.least[0].tolist()
         example, hopeless = _try(task, bound, lower, upper, chosen)
         if example is not None:
@@ -50,7 +59,7 @@ def split_inputs(
             else:
                 outcome.n_domains += 1
                 for low, high in halves[i] or ():
-                    heapq.heappush(open_parts, (max(least[i], part[0]), next(ids), part[2], low, high))
+                    heapq.heappush(open_parts, (max(least[i], part[0]), next(ids), part[2], low, high, splits[i]))
         if progress is not None:
             progress(outcome.n_decided, len(open_parts), open_parts[0][0] if open_parts else outcome.bound)
     for part in open_parts:
@@ -58,12 +67,17 @@ def split_inputs(
     return outcome
 
 
-def _bound(network: Network, lower: Tensor, upper: Tensor, chosen: Sequence[Target]) -> tuple[LinearBound, Tensor]:
-    """Bound the margin of each part, and return how steep its rows are along each input."""
+def _bound(
+    network: Network, lower: Tensor, upper: Tensor, chosen: Sequence[Target], known: Tensor
+) -> tuple[LinearBound, Tensor, Tensor]:
+    """Bound the margin of each part; also return how steep its rows are along each input, and the splits' intervals.
+
+    What is ``known`` of the splits (parts, 2, n_splits), from the part that each was cut from, holds in it as well.
+    """
     n = len(lower)
     filled = [*range(n), *[0] * (network.size(n) - n)]
     relaxed, problem = network.problem(lower[filled], upper[filled])
-    find_intervals(relaxed, problem)
+    find_intervals(relaxed, problem, intervals_of_splits(relaxed, known[filled]))
     n_rows = max(len(target.bound) for target in chosen)
     # Targets with fewer rows repeat their last one, which leaves the greatest of them as it is.
     matrix = torch.stack([_repeated(target.matrix, n_rows) for target in chosen], 1)[:, filled]
@@ -72,7 +86,7 @@ def _bound(network: Network, lower: Tensor, upper: Tensor, chosen: Sequence[Targ
     coefficients, constant = bound.coefficients[:, :n], (bound.constant - offset)[:, :n]
     bound, weights = _mixed(coefficients, constant, lower, upper)
     # The slopes of rows that are mixed may cancel, and then say nothing about where the bound is loose.
-    return bound, (weights[..., None] * coefficients.abs()).sum(0)
+    return bound, (weights[..., None] * coefficients.abs()).sum(0), ends_of_splits(relaxed, problem, len(filled))[:n]
 
 
 def _mixed(

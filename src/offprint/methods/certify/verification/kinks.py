@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from offprint.methods.certify.verification.inputs import Progress
 from offprint.methods.certify.verification.leaves import decide
@@ -19,11 +19,10 @@ STEPS_AT_ROOT = 50
 STEPS_IN_DOMAINS = 15
 
 
-def make_root(network: Network, target: Target) -> Root:
-    """Find the intervals of a target's box."""
+def make_root(network: Network, target: Target, *, optimise: bool = False) -> Root:
+    """Find the intervals of a target's box; they hold in all domains, so that optimising them pays."""
     relaxed, problem = network.problem(target.lower[None], target.upper[None])
-    with torch.no_grad():
-        find_intervals(relaxed, problem)
+    find_intervals(relaxed, problem, optimise=optimise)
     intervals = {node.name: (one.lower.detach(), one.upper.detach()) for node, one in problem.intervals.items()}
     return Root(network, target, intervals)
 
@@ -54,7 +53,7 @@ def split_kinks(
                 outcome.n_domains += 1
                 for half in _halves(domains.pick([i]), int(bounded.cost[i].argmax())):
                     heapq.heappush(open_domains, (least[i], next(ids), half))
-            elif _leaf(task, root, domains.signs[i], least[i], outcome):
+            elif _leaf(task, root, domains.pick([i]), least[i], outcome):
                 return outcome
         if progress is not None:
             progress(outcome.n_decided, len(open_domains), open_domains[0][0] if open_domains else outcome.bound)
@@ -68,13 +67,13 @@ def _halves(domain: Domains, split: int) -> list[Domains]:
     for sign in (1.0, -1.0):
         signs = domain.signs.clone()
         signs[0, split] = sign
-        halves.append(Domains(signs, domain.slopes, domain.multipliers, domain.mixture))
+        halves.append(replace(domain, signs=signs))
     return halves
 
 
-def _leaf(task: Task, root: Root, signs: Tensor, least: float, outcome: Outcome) -> bool:
+def _leaf(task: Task, root: Root, domain: Domains, least: float, outcome: Outcome) -> bool:
     """Decide a domain with nothing left to split; return whether it holds a counterexample."""
-    leaf = decide(root, signs, task.slack)
+    leaf = decide(root, domain, task.slack)
     if leaf.margin is None:
         outcome.left_open(least)
     elif leaf.margin > task.slack:

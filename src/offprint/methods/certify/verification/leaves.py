@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from offprint.methods.certify.verification.multipliers import Root
+from offprint.methods.certify.verification.multipliers import Domains, Root
 from offprint.methods.certify.verification.relaxed import lower_bound
 
 
@@ -21,14 +21,14 @@ class Leaf:
     point: Tensor | None = None
 
 
-def decide(root: Root, signs: Tensor, tolerance: float) -> Leaf:
+def decide(root: Root, domain: Domains, tolerance: float) -> Leaf:
     """Solve for the least margin among inputs that take the decided pieces.
 
     Parameters
     ----------
     root : Root
-    signs : Tensor, shape (n_splits,)
-        Decisions; kinks without one must have an interval on one side of 0.
+    domain : Domains
+        A single one; kinks without a decision must have an interval on one side of 0.
     tolerance : float
         How far lower and upper linear bounds may be apart where the network is affine, relative to their size.
 
@@ -37,7 +37,8 @@ def decide(root: Root, signs: Tensor, tolerance: float) -> Leaf:
     Leaf
         Not decided where some other operator is not affine in this leaf, or the solver failed.
     """
-    relaxed, problem = root.problem(signs[None])
+    signs = domain.signs[0]
+    relaxed, problem = root.problem(domain, refine=False)
     for node in relaxed.kinks:  # lines that coincide do not depend on a choice
         problem.relaxations.pop(node, None)
     matrix = root.target.matrix

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,15 @@ from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.operators.base import Interval, LinesRelaxation
 from offprint.methods.certify.lirpa.operators.elementwise import Lines
 from offprint.methods.certify.lirpa.problem import Problem
-from offprint.methods.certify.verification.relaxed import LinearBound, Network, Relaxed, lower_bound
+from offprint.methods.certify.verification.relaxed import (
+    LinearBound,
+    Network,
+    Relaxed,
+    ends_of_splits,
+    find_intervals,
+    intervals_of_splits,
+    lower_bound,
+)
 from offprint.methods.certify.verification.task import Target
 
 
@@ -30,12 +38,15 @@ class Domains:
         Of the decisions, at least 0.
     mixture : Tensor, shape (domains, rows)
         Weights of the target's rows, at least 0 with sum 1.
+    ends : Tensor, shape (domains, 2, n_splits)
+        Intervals of what is split, as far as they are known; those of the domain that this one was cut from, say.
     """
 
     signs: Tensor
     slopes: Tensor
     multipliers: Tensor
     mixture: Tensor
+    ends: Tensor
 
     def __len__(self) -> int:
         return len(self.signs)
@@ -43,17 +54,19 @@ class Domains:
     def pick(self, index: Sequence[int] | Tensor) -> Domains:
         """Return some of the domains."""
         chosen = torch.as_tensor(index, device=self.signs.device)
-        return Domains(self.signs[chosen], self.slopes[chosen], self.multipliers[chosen], self.mixture[chosen])
+        return Domains(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
     @staticmethod
     def join(parts: Sequence[Domains]) -> Domains:
         """Return domains one after the other."""
-        return Domains(
-            torch.cat([p.signs for p in parts]),
-            torch.cat([p.slopes for p in parts]),
-            torch.cat([p.multipliers for p in parts]),
-            torch.cat([p.mixture for p in parts]),
-        )
+        return Domains(*(torch.cat([getattr(part, one.name) for part in parts]) for one in fields(Domains)))
+
+    def clamped(self) -> Tensor:
+        """Return the intervals of what is split, (domains, 2, n_splits), under the decisions."""
+        lower, upper = self.ends.unbind(1)
+        lower = torch.where(self.signs > 0, lower.clamp(min=0), lower)
+        upper = torch.where(self.signs < 0, upper.clamp(max=0), upper)
+        return torch.stack([lower, torch.maximum(lower, upper)], 1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Bounded:
 
 
 class Root:
-    """A target's box: the intervals of all nodes on it, which hold in every domain."""
+    """A target's box: the intervals of all nodes on it, which hold in every domain cut from it."""
 
     def __init__(self, network: Network, target: Target, intervals: dict[str, tuple[Tensor, Tensor]]) -> None:
         self.network, self.target, self.intervals = network, target, intervals
@@ -89,30 +102,23 @@ class Root:
             torch.cat(slopes)[None],
             self.lower.new_zeros(1, len(self.lower)),
             self.lower.new_full((1, n_rows), 1 / n_rows),
+            torch.stack([self.lower, self.upper])[None],
         )
 
-    def clamped(self, signs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the intervals of what is split, (domains, n_splits), under the decisions."""
-        lower = torch.where(signs > 0, self.lower.clamp(min=0), self.lower.expand(signs.shape))
-        upper = torch.where(signs < 0, self.upper.clamp(max=0), self.upper.expand(signs.shape))
-        return lower, torch.maximum(lower, upper)
-
-    def problem(self, signs: Tensor) -> tuple[Relaxed, Problem]:
-        """Return the problem of domains, its intervals known."""
-        n, target = len(signs), self.target
+    def problem(self, domains: Domains, *, refine: bool) -> tuple[Relaxed, Problem]:
+        """Return the problem of domains with its intervals: those of the whole box, or found anew in each domain."""
+        n, target = len(domains), self.target
         relaxed, problem = self.network.problem(target.lower.expand(n, -1), target.upper.expand(n, -1))
+        known = {}
         for node in relaxed.graph.nodes:
             if node.name in self.intervals and node not in problem.perturbations:
                 low, high = self.intervals[node.name]
-                problem.intervals[node] = Interval(low.expand(node.shape), high.expand(node.shape))
-        lower, upper = self.clamped(signs)
-        for node, low, high in zip(
-            relaxed.splits,
-            torch.split(lower, self.split_sizes, 1),
-            torch.split(upper, self.split_sizes, 1),
-            strict=True,
-        ):
-            problem.intervals[node] = Interval(low.reshape(node.shape), high.reshape(node.shape))
+                known[node] = Interval(low.expand(node.shape), high.expand(node.shape))
+        known.update(intervals_of_splits(relaxed, domains.clamped()))
+        if refine:
+            find_intervals(relaxed, problem, known)
+        else:
+            problem.intervals.update(known)
         return relaxed, problem
 
     def bound(self, domains: Domains, n_steps: int, stop_above: float) -> tuple[Bounded, Domains]:
@@ -122,7 +128,8 @@ class Root:
         """
         size = self.network.size(len(domains))
         filled = domains.pick([*range(len(domains)), *[0] * (size - len(domains))])
-        relaxed, problem = self.problem(filled.signs)
+        relaxed, problem = self.problem(filled, refine=True)
+        filled = replace(filled, ends=ends_of_splits(relaxed, problem, size))
         free = [filled.slopes.clone(), filled.multipliers.clone(), filled.mixture.clone()]
         for one in free:
             one.requires_grad_(True)
@@ -133,7 +140,9 @@ class Root:
         kept = filled
         for step in range(n_steps + 1):
             bound, _ = self._evaluate(relaxed, problem, filled.signs, free[0], free[1], free[2], None)
-            best, kept = _keep_best(best, bound, kept, Domains(filled.signs, *(one.detach().clone() for one in free)))
+            slopes, multipliers, mixture = (one.detach().clone() for one in free)
+            now = Domains(filled.signs, slopes, multipliers, mixture, filled.ends)
+            best, kept = _keep_best(best, bound, kept, now)
             if step == n_steps or bool((best.least > stop_above).all()):
                 break
             moves.zero_grad()
@@ -157,7 +166,7 @@ class Root:
         one meets the chord, whose offset vanishes once the kink is decided; a positive one meets the line below,
         which is off by up to the smaller end.
         """
-        lower, upper = self.clamped(at.signs)
+        lower, upper = at.clamped().unbind(1)
         nudge = torch.zeros(2, *at.slopes.shape, dtype=lower.dtype, device=lower.device, requires_grad=True)
         bound, offsets = self._evaluate(relaxed, problem, at.signs, at.slopes, at.multipliers, at.mixture, nudge)
         below, above = torch.autograd.grad(bound.least.sum(), nudge)[0]
@@ -233,6 +242,7 @@ def _keep_best(
         torch.where(wide, now.slopes, kept.slopes),
         torch.where(wide, now.multipliers, kept.multipliers),
         torch.where(wide, now.mixture, kept.mixture),
+        now.ends,
     )
 
 

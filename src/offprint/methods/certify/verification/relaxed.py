@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 import offprint.methods.certify.lirpa.operators.table  # noqa: F401  registers the operators
+from offprint.methods.certify.lipschitz.jacobian import find_intervals as find_known_intervals
 from offprint.methods.certify.lirpa.backward import concretize, pull
 from offprint.methods.certify.lirpa.capture import capture
 from offprint.methods.certify.lirpa.graph import Graph, Node
-from offprint.methods.certify.lirpa.intervals import Sharpener, push
+from offprint.methods.certify.lirpa.intervals import Sharpener
+from offprint.methods.certify.lirpa.operators.base import Interval
+from offprint.methods.certify.lirpa.optimise import Schedule
 from offprint.methods.certify.lirpa.perturbations import Box
 from offprint.methods.certify.lirpa.problem import Problem
 from offprint.methods.certify.verification.task import Task
@@ -56,8 +60,15 @@ class Network:
         """Return the size of a batch that ``n`` domains are filled up to: few, as the network is captured for each."""
         size = 1
         while size < n:
-            size *= 4
+            size *= 8
         return min(size, max(self.batch, n))
+
+    def unknown_splits(self) -> Tensor:
+        """Return what is known of the splits' intervals at first, (2, n_splits): nothing."""
+        n = sum(node.shape.numel() for node in self.relaxed(1).splits)
+        ends = torch.full((2, n), torch.inf, dtype=self.task.dtype, device=self.task.device)
+        ends[0] = -torch.inf
+        return ends
 
     def relaxed(self, batch: int) -> Relaxed:
         """Return the network for a batch size."""
@@ -75,7 +86,11 @@ class Network:
         for node in graph.nodes:
             if any(one in reached for one in node.inputs):
                 reached.add(node)
-        kinks = [node for node in graph.nodes if node.target in _KINKS and node in reached]
+        needed = {output}
+        for node in reversed(graph.nodes):
+            if node in needed:
+                needed.update(node.inputs)
+        kinks = [node for node in graph.nodes if node.target in _KINKS and node in reached and node in needed]
         splits = list(dict.fromkeys(next(iter(node.inputs)) for node in kinks))
         joined = output
         if splits and task.batched:
@@ -127,9 +142,32 @@ def lower_bound(relaxed: Relaxed, problem: Problem, node: Node, rows: Tensor, si
     return LinearBound(flat, pulled.constant[0].expand(n_rows, n_domains), least)
 
 
-def find_intervals(relaxed: Relaxed, problem: Problem) -> None:
-    """Find intervals of everything that the joined node depends on, by backward propagation."""
-    push(problem, relaxed.joined, Sharpener(), skip_last=True)
+def find_intervals(
+    relaxed: Relaxed, problem: Problem, known: Mapping[Node, Interval] | None = None, *, optimise: bool = False
+) -> None:
+    """Find intervals of everything that the output depends on, by backward propagation.
+
+    What is known is intersected with what is found: a kink that was decided in a larger domain needs no rows of its
+    own. With ``optimise`` slopes are optimised for each element that is still open.
+    """
+    sharpeners = (Sharpener(), Sharpener(schedule=Schedule())) if optimise else (Sharpener(),)
+    with torch.no_grad():
+        find_known_intervals(problem, relaxed.output, known, sharpeners)
+
+
+def intervals_of_splits(relaxed: Relaxed, ends: Tensor) -> dict[Node, Interval]:
+    """Return ends (domains, 2, n_splits) as the interval of each split."""
+    parts = torch.split(ends, [node.shape.numel() // len(ends) for node in relaxed.splits], 2)
+    return {
+        node: Interval(part[:, 0].reshape(node.shape), part[:, 1].reshape(node.shape))
+        for node, part in zip(relaxed.splits, parts, strict=True)
+    }
+
+
+def ends_of_splits(relaxed: Relaxed, problem: Problem, n: int) -> Tensor:
+    """Return the ends of the intervals of the splits of ``n`` domains, (domains, 2, n_splits)."""
+    parts = [torch.stack([end.reshape(n, -1) for end in problem.intervals[node]][:2], 1) for node in relaxed.splits]
+    return torch.cat(parts, 2) if parts else torch.empty(n, 2, 0)
 
 
 def corners(coefficients: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def _branch(
             continue
         found = split_kinks(
             task,
-            _root(network, target, roots),
+            _root(network, target, roots, method == "alpha-crown"),
             batch=batch,
             optimise=method == "alpha-crown",
             clock=clock,
@@ -218,12 +218,12 @@ def _branch(
     return total, "relu" if total.n_domains > len(task.targets) else "none"
 
 
-def _root(network: Network, target: Target, known: dict[tuple[int, int], Root]) -> Root:
+def _root(network: Network, target: Target, known: dict[tuple[int, int], Root], optimise: bool) -> Root:
     """Return a target's root; targets of the same box share its intervals."""
     box = (target.lower.data_ptr(), target.upper.data_ptr())
     if box not in known:
         known.clear()
-        known[box] = make_root(network, target)
+        known[box] = make_root(network, target, optimise=optimise)
     return Root(network, target, known[box].intervals)
 
 
