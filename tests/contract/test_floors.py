@@ -13,7 +13,7 @@ import offprint
 
 ROOT = Path(__file__).parents[2]
 CONTRACTS = ROOT / ".importlinter"
-FLOORS = ("cli", "daily", "lab", "papers", "methods", "data", "models", "statistics", "store")
+FLOORS = ("cli", "pytest_plugin", "daily", "lab", "papers", "methods", "data", "models", "statistics", "store")
 
 
 def lint(source: Path) -> subprocess.CompletedProcess[str]:

@@ -27,9 +27,6 @@ COLOURS = ("#3b82c4", "#cc6a1e", "#3a9d6e", "#c2538f", "#8c7ae6", "#a0862a", "#1
 LONGEST_TICKS = 40
 """Characters of a panel's bar labels that fit side by side."""
 
-MOST_INSIDE = 5
-"""Entries of a legend that stands within its axes; a longer one stands beside them."""
-
 STYLE: Any = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -93,10 +90,14 @@ def draw(figure: Figure, suffix: Literal["svg", "png"], *, title: str = "") -> b
     columns = min(3, len(figure.panels))
     rows = -(-len(figure.panels) // columns)
     with mpl.rc_context(STYLE):
-        aside = (
-            2.0 if any(isinstance(panel, Panel) and _n_names(panel) > MOST_INSIDE for panel in figure.panels) else 0.0
-        )
-        size = (max(5.6, (4.4 + aside) * columns), 3.6 * rows + 0.5)
+        entries = [_entries(panel) for panel in figure.panels]
+        # Panels of a row with the same entries share the legend of the last of them.
+        explained = [
+            len(entries[i]) > 1 and ((i + 1) % columns == 0 or entries[i + 1 : i + 2] != [entries[i]])
+            for i in range(len(entries))
+        ]
+        asides = max(sum(explained[i : i + columns]) for i in range(0, len(entries), columns))
+        size = (max(5.6, 4.4 * columns + 1.6 * asides), 3.6 * rows + 0.5)
         canvas = Canvas(figsize=size, layout="constrained")
         FigureCanvasAgg(canvas)
         for place, panel in enumerate(figure.panels, start=1):
@@ -105,6 +106,8 @@ def draw(figure: Figure, suffix: Literal["svg", "png"], *, title: str = "") -> b
                 _draw_heat_map(canvas, axes, panel)
             else:
                 _draw_panel(axes, panel)
+                if explained[place - 1]:
+                    _explain(axes)
         if title:
             canvas.suptitle(textwrap.fill(title, 36 * columns + 30), fontsize="medium", color=INK)
         if figure.caption:
@@ -148,16 +151,23 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         _draw_level(axes, level)
     _label(axes, panel)
     _thin_log_ticks(axes)
+    if bars:
+        axes.grid(False, axis="x")
+
+
+def _entries(panel: Panel | HeatMap) -> list[tuple[str, str]]:
+    """Return what a legend of the panel has to explain: names in the order of their colours, and their kinds."""
+    if isinstance(panel, HeatMap):
+        return []
+    named = {series.name: series.kind for series in panel.series} | {level.label: "level" for level in panel.levels}
+    return list(named.items())
+
+
+def _explain(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    if len(unique) > 1:
-        # A long legend would cover what it explains.
-        aside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(unique) > MOST_INSIDE else {}
-        axes.legend(unique.values(), unique.keys(), **aside)
-
-
-def _n_names(panel: Panel) -> int:
-    return len({series.name for series in panel.series}) + len(panel.levels)
+    # Within the axes it would cover what it explains.
+    axes.legend(unique.values(), unique.keys(), loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _thin_log_ticks(axes: Axes) -> None:

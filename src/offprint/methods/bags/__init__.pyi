@@ -1,3 +1,4 @@
+from . import mil_unit_tests as mil_unit_tests
 from .aggregate import bag_loss as bag_loss
 from .aggregate import instance_loss as instance_loss
 from .aggregate import interpolating_loss as interpolating_loss
@@ -57,6 +58,7 @@ __all__ = [
     "estimate_signal",
     "instance_loss",
     "interpolating_loss",
+    "mil_unit_tests",
     "optimal_bag_size",
     "optimal_rho",
     "private_bag_means",
