@@ -176,6 +176,11 @@ def chunks(b: Builder, x: Ref, _: Ref) -> Ref:
 
 
 @piece
+def gated_linear_unit(b: Builder, x: Ref, _: Ref) -> Ref:
+    return b.call(aten.glu.default, b.shaped(x, 4), b.choose(1, -1))
+
+
+@piece
 def unbound(b: Builder, x: Ref, _: Ref) -> Ref:
     whole = b.call(aten.unbind.int, b.shaped(x, 2, 3), 1)
     parts = [b.call(aten.tanh.default, b.part(whole, 0)), b.part(whole, 1), b.part(whole, 0)]
@@ -227,10 +232,11 @@ _PADDINGS = (("constant", -0.6), ("reflect",), ("replicate",), ("circular",))
 
 
 def _mask(b: Builder, x: Ref) -> torch.Tensor:
-    """Return which elements are replaced: of no row all, so that every sample keeps something of its own."""
+    """Return which elements are replaced: some, or all of the first sample."""
     shape = b.shape(x)
     mask = torch.rand(b.choose(shape, shape[1:], shape[-1:]), generator=b.generator) < 0.4
-    mask[..., 0] = False
+    if mask.shape == shape and b.flag():
+        mask[0] = True
     return mask
 
 

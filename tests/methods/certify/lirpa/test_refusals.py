@@ -140,3 +140,5 @@ def test_an_input_that_all_samples_share() -> None:
 
     alone = bound(Sum(), (torch.zeros(2, 3), torch.ones(1, 3)), BALL)
     torch.testing.assert_close(alone.upper, torch.full((2, 3), 1.1))
+    with pytest.raises(ValueError, match="input 1: expected 2 samples on its first axis"):
+        bound(Sum(), (torch.zeros(2, 3), torch.ones(1, 3)), {0: BALL, 1: BALL})

@@ -143,7 +143,14 @@ class BoundedModule:
                 values[node] = _attribute(self.model, node.key)
                 if values[node].is_floating_point() and not _is_finite(values[node]):
                     raise ValueError(f"model: {node.kind} {node.key!r} is not finite")
-        problem = Problem(graph, values, perturbations, inputs[0].shape[0] if self.batched else None)
+        n_samples = inputs[0].shape[0] if self.batched else None
+        for node in perturbations:
+            if node.kind == "input" and n_samples is not None and values[node].shape[:1] != (n_samples,):
+                raise ValueError(
+                    f"input {node.key}: expected {n_samples} samples on its first axis, as input 0 has, since it is "
+                    f"perturbed; got shape {tuple(values[node].shape)}"
+                )
+        problem = Problem(graph, values, perturbations, n_samples)
         for node, region in perturbations.items():
             name = f"input {node.key}" if node.kind == "input" else f"{node.kind or 'node'} {node.key or node.name!r}"
             value = problem.value(node)

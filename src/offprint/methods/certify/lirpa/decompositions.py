@@ -205,6 +205,13 @@ def chunk(graph: Graph, x: Node, chunks: int, axis: int = 0) -> tuple[Node, ...]
     return _slices(graph, x, [min(size, length - i) for i in range(0, length, size)], axis)
 
 
+@register_decomposition(aten.glu.default)
+def gated_linear_unit(graph: Graph, x: Node, axis: int = -1) -> Node:
+    """Multiply one half by the sigmoid of the other."""
+    value, gate = chunk(graph, x, 2, axis)
+    return _multiply(graph, value, graph.call(aten.sigmoid.default, gate))
+
+
 @register_decomposition(aten.unbind.int)
 def unbind(graph: Graph, x: Node, axis: int = 0) -> tuple[Node, ...]:
     """Select."""

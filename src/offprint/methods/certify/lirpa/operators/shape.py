@@ -118,8 +118,12 @@ class Movement(Monotone):
         # Numbers that a scalar argument puts in are no sample's: they do not change with the inputs.
         blank = call.run([torch.zeros_like(one) for one in numbers], _unlabelled)
         moved = torch.where(moved == blank, 0.0, moved)
-        assert laid[0].layout is not None
-        found = _find_layout(moved.expand(call.shape), laid[0].layout.n_samples)
+        first = laid[0]
+        assert first.layout is not None
+        # What stays where it is needs no search, in which a sample that is masked out as a whole could not be found.
+        if moved.shape == first.shape and bool(((moved == 0) | (moved == _numbers(first.shape, first.layout))).all()):
+            return first.layout
+        found = _find_layout(moved.expand(call.shape), first.layout.n_samples)
         if found is None:
             raise MixedSamplesError(f"{call.name} mixes the samples of the batch")
         return found
