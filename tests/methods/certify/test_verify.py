@@ -158,8 +158,11 @@ def test_bounds_of_split_domains_hold_on_their_points_and_leaves_are_exact() -> 
     patterns = torch.sign(torch.cat([first, second], 1)[:16])
     patterns[:, (root.lower >= 0) | (root.upper <= 0)] = 0
     plain, _ = root.bound(many(whole, patterns), 0, math.inf)
-    better, _ = root.bound(many(whole, patterns), 30, math.inf)
-    assert bool((better.least >= plain.least - 1e-12).all())
+    better, kept = root.bound(many(whole, patterns), 30, math.inf)
+    # Steps of so large a rate often lose what was gained; the best is kept, and where it was is returned with it.
+    after = [plain.least, *(root.bound(many(whole, patterns), n, math.inf)[0].least for n in (1, 2, 4, 8)), better.least]
+    assert all(bool((later >= sooner - 1e-12).all()) for sooner, later in itertools.pairwise(after))
+    torch.testing.assert_close(root.bound(kept, 0, math.inf)[0].least, better.least, rtol=0, atol=1e-9)
     assert float((better.least - plain.least).max()) > 1e-3
     signs = torch.cat([first, second], 1)
     for k, pattern in enumerate(patterns):

@@ -20,6 +20,43 @@ from .aggregate_risk import optimal_rho as optimal_rho
 from .aggregate_risk import release_noise as release_noise
 from .aggregate_signal import Signal as Signal
 from .aggregate_signal import estimate_signal as estimate_signal
+from .gde import GDE as GDE
+from .gde_distances import energy_distance as energy_distance
+from .gde_distances import mmd_squared as mmd_squared
+from .gde_distances import sinkhorn_divergence as sinkhorn_divergence
+from .gde_distances import sliced_w2 as sliced_w2
+from .gde_encoders import KernelMeanEmbedding as KernelMeanEmbedding
+from .gde_encoders import MeanEncoder as MeanEncoder
+from .gde_encoders import MeanPoolEncoder as MeanPoolEncoder
+from .gde_encoders import ResNetSetEncoder as ResNetSetEncoder
+from .gde_encoders import SetTransformerEncoder as SetTransformerEncoder
+from .gde_gaussian import gaussian_geodesic as gaussian_geodesic
+from .gde_gaussian import gaussian_w2 as gaussian_w2
+from .gde_gaussian import gmm_w2 as gmm_w2
+from .gde_gaussian import w2_1d as w2_1d
+from .gde_generators import CVAEGenerator as CVAEGenerator
+from .gde_generators import DDPMGenerator as DDPMGenerator
+from .gde_generators import DirectGenerator as DirectGenerator
+from .gde_invariance import InvarianceReport as InvarianceReport
+from .gde_invariance import check_distributional_invariance as check_distributional_invariance
+from .gde_sets import DirichletMixer as DirichletMixer
+from .gde_sets import fitted_gaussians as fitted_gaussians
+from .lcm import CommutativeGRU as CommutativeGRU
+from .lcm import LCMAggregation as LCMAggregation
+from .lcm import SetAggregation as SetAggregation
+from .lcm import commutative as commutative
+from .lcm import permutation_gap as permutation_gap
+from .lcm_aggregators import GRUAggregation as GRUAggregation
+from .lcm_aggregators import PNAAggregation as PNAAggregation
+from .lcm_aggregators import ReduceAggregation as ReduceAggregation
+from .lcm_fold import MaxMonoid as MaxMonoid
+from .lcm_fold import MinMonoid as MinMonoid
+from .lcm_fold import SumMonoid as SumMonoid
+from .lcm_fold import TwoSmallestMonoid as TwoSmallestMonoid
+from .lcm_fold import associative_scan as associative_scan
+from .lcm_fold import tree_fold as tree_fold
+from .lcm_graph import LCMConv as LCMConv
+from .lcm_graph import to_geometric as to_geometric
 from .pooling import AttentionPooling as AttentionPooling
 from .pooling import MaxPooling as MaxPooling
 from .pooling import MeanPooling as MeanPooling
@@ -33,34 +70,67 @@ from .ragged import segment_max as segment_max
 from .ragged import segment_mean as segment_mean
 from .ragged import segment_softmax as segment_softmax
 from .ragged import segment_sum as segment_sum
+from .wormhole import Wormhole as Wormhole
 
 __all__ = [
+    "GDE",
     "AggregateLinearRegression",
     "AggregateNet",
     "AggregateRegressor",
     "AttentionPooling",
     "BagIndex",
     "BagPrivacyReport",
+    "CVAEGenerator",
+    "CommutativeGRU",
+    "DDPMGenerator",
+    "DirectGenerator",
+    "DirichletMixer",
+    "GRUAggregation",
+    "InvarianceReport",
+    "KernelMeanEmbedding",
+    "LCMAggregation",
+    "LCMConv",
+    "MaxMonoid",
     "MaxPooling",
+    "MeanEncoder",
+    "MeanPoolEncoder",
     "MeanPooling",
+    "MinMonoid",
     "OptimalBagSize",
     "OptimalRho",
+    "PNAAggregation",
     "Pooled",
     "QueryPooling",
     "RaggedBags",
+    "ReduceAggregation",
+    "ResNetSetEncoder",
     "RhoPath",
     "RhoSearchCV",
     "Risk",
+    "SetAggregation",
+    "SetTransformerEncoder",
     "Signal",
+    "SumMonoid",
+    "TwoSmallestMonoid",
+    "Wormhole",
     "assign_bags",
+    "associative_scan",
     "asymptotic_risk",
     "bag_loss",
+    "check_distributional_invariance",
+    "commutative",
+    "energy_distance",
     "estimate_signal",
+    "fitted_gaussians",
+    "gaussian_geodesic",
+    "gaussian_w2",
+    "gmm_w2",
     "instance_loss",
     "interpolating_loss",
-    "mil_unit_tests",
+    "mmd_squared",
     "optimal_bag_size",
     "optimal_rho",
+    "permutation_gap",
     "private_bag_means",
     "release_noise",
     "rho_path",
@@ -70,4 +140,9 @@ __all__ = [
     "segment_mean",
     "segment_softmax",
     "segment_sum",
+    "sinkhorn_divergence",
+    "sliced_w2",
+    "to_geometric",
+    "tree_fold",
+    "w2_1d",
 ]

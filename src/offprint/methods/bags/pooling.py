@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from offprint.methods.bags.ragged import RaggedBags, segment_max, segment_mean, segment_softmax, segment_sum
+from offprint.methods.bags.ragged import (
+    RaggedBags,
+    all_finite,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    segment_sum,
+)
 from offprint.models.randomness import seeded
 
 
@@ -150,7 +157,7 @@ class AttentionPooling(nn.Module):
         """Pool bags of rows of shape (n, in_features); an empty bag becomes zeros."""
         _check_bags(bags, self.in_features)
         logits = self.logits(bags.values)
-        return Pooled(_weighted(bags, logits, bags.values[:, None].expand(-1, logits.shape[1], -1)), logits)
+        return Pooled(attend(bags, logits), logits)
 
 
 class QueryPooling(nn.Module):
@@ -207,13 +214,41 @@ class QueryPooling(nn.Module):
         heads = self.n_heads, self.in_features // self.n_heads
         query = self.project_query(self.query).view(heads)
         logits = (self.keys(bags.values).unflatten(1, heads) * query).sum(2) / math.sqrt(heads[1])
-        pooled = _weighted(bags, logits, self.values(bags.values).unflatten(1, heads))
+        pooled = attend(bags, logits, self.values(bags.values).unflatten(1, heads))
         return Pooled(self.out(pooled), logits)
 
 
-def _weighted(
-    bags: RaggedBags, logits: Float[Tensor, "n heads"], rows: Float[Tensor, "n heads part"]
+def attend(
+    bags: RaggedBags, logits: Float[Tensor, "n heads"], rows: Float[Tensor, "n heads part"] | None = None
 ) -> Float[Tensor, "bags features"]:
+    """Average the rows of each bag by the softmax of attention logits: what any attention pooling ends in.
+
+    Parameters
+    ----------
+    bags : RaggedBags
+        Rows of shape (n, features).
+    logits : float tensor, shape (n, heads)
+        Before the softmax over the rows of a bag; -inf leaves a row out.
+    rows : float tensor, shape (n, heads, part), optional
+        What each head averages; by default every head averages the rows of the bags.
+
+    Returns
+    -------
+    tensor, shape (bags, heads * part)
+        One head's average after the other's; zeros for an empty bag.
+
+    Examples
+    --------
+    >>> bags = RaggedBags.from_list([torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0]])])
+    >>> attend(bags, torch.zeros(3, 2)).tolist()
+    [[2.0, 2.0], [5.0, 5.0]]
+    """
+    if bags.n_bags == 1:  # one large bag, the usual case for slides: a product of matrices, without scattering
+        weights = logits.softmax(0)
+        pooled = weights.T @ bags.values if rows is None else torch.einsum("nh,nhp->hp", weights, rows)
+        return pooled.reshape(1, -1)
+    if rows is None:
+        rows = bags.values[:, None].expand(-1, logits.shape[1], -1)
     weights = segment_softmax(logits, bags.ids, bags.n_bags)
     return segment_sum(weights[:, :, None] * rows, bags.ids, bags.n_bags).flatten(1)
 
@@ -233,5 +268,5 @@ def _check_bags(bags: RaggedBags, in_features: int | None) -> None:
     if values.ndim != 2 or (in_features is not None and values.shape[1] != in_features):
         wanted = "(n, features)" if in_features is None else f"(n, {in_features})"
         raise ValueError(f"bags must hold rows of shape {wanted}; got {tuple(values.shape)}")
-    if not bool(torch.isfinite(values).all()):
+    if not all_finite(values):
         raise ValueError("bags must be finite; they hold NaN or infinity")

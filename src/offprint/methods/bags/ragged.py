@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,17 +106,53 @@ class RaggedBags:
         order = torch.as_tensor(np.argsort(index.ids, kind="stable"), device=values.device)
         return cls(values[order], _offsets(torch.as_tensor(index.sizes, device=values.device)))
 
+    @classmethod
+    def from_padded(
+        cls, rows: Shaped[Tensor, "bags most ..."], mask: Bool[Tensor, "bags most"] | None = None
+    ) -> RaggedBags:
+        """Keep the rows of padded bags at which a mask, bool of shape (bags, most), is True; by default all.
+
+        Raises
+        ------
+        ValueError
+            If rows have fewer than two dimensions, or the mask is not bool of their first two.
+
+        Examples
+        --------
+        >>> bags = RaggedBags.from_padded(torch.tensor([[1, 2], [3, 0]]), torch.tensor([[True, True], [True, False]]))
+        >>> bags.values.tolist(), bags.sizes.tolist()
+        ([1, 2, 3], [2, 1])
+        """
+        _check_tensor("rows", rows)
+        if rows.ndim < 2:
+            raise ValueError(f"rows must have the shape (bags, most, ...); got {tuple(rows.shape)}")
+        if mask is None:
+            sizes = torch.full(rows.shape[:1], rows.shape[1], device=rows.device)
+            return cls(rows.flatten(0, 1), _offsets(sizes))
+        _check_tensor("mask", mask)
+        if mask.dtype != torch.bool or mask.shape != rows.shape[:2]:
+            given = f"{mask.dtype} of shape {tuple(mask.shape)}"
+            raise ValueError(f"mask must be bool of shape {tuple(rows.shape[:2])}; got {given}")
+        return cls(rows[mask], _offsets(mask.sum(1)))
+
+    @property
+    def mask(self) -> Bool[Tensor, "bags most"]:
+        """True where a bag has a row when bags are put side by side: ``padded[bags.mask] = bags.values``."""
+        sizes = self.sizes
+        most = int(sizes.max()) if self.n_bags else 0
+        return torch.arange(most, device=sizes.device) < sizes[:, None]
+
     @property
     def n_bags(self) -> int:
         """How many bags there are, empty ones included."""
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def sizes(self) -> Int[Tensor, " bags"]:
         """The number of rows of each bag."""
         return self.offsets.diff()
 
-    @property
+    @cached_property
     def ids(self) -> Int[Tensor, " n"]:
         """The bag of each row, from 0: what the segment reductions ask for."""
         bags = torch.arange(self.n_bags, device=self.offsets.device)
@@ -141,6 +178,18 @@ class RaggedBags:
         # Row i of the answer lies as far behind its bag's start here as it does there.
         shift = (self.offsets[chosen] - offsets[:-1]).repeat_interleave(sizes)
         return RaggedBags(self.values[torch.arange(len(shift), device=shift.device) + shift], offsets)
+
+    def with_values(self, values: Shaped[Tensor, "n ..."]) -> RaggedBags:
+        """Return bags of the same sizes that hold other rows, for example what a layer made of these.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many rows.
+        """
+        made = RaggedBags(values, self.offsets)
+        made.__dict__.update(ids=self.ids, sizes=self.sizes)  # so that they are not worked out again
+        return made
 
     def to(self, device: torch.device | str) -> RaggedBags:
         """Return the same bags on another device."""
@@ -227,6 +276,63 @@ class BagFold:
         """Pick the rows of these bags."""
         rows = np.isin(index.ids, bags)
         return cls(bags, rows, BagIndex.of(index.ids[rows]))
+
+
+def shuffled_ranks(bags: RaggedBags, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
+    """Return the place of each row in a random order of its bag, from 0.
+
+    Rows with a place below k are a random k of their bag; places modulo k deal a bag into k parts of like size.
+
+    Parameters
+    ----------
+    bags : RaggedBags
+        Only its offsets matter.
+    generator : torch.Generator, optional
+        Source of randomness; by default torch's global state.
+
+    Returns
+    -------
+    int64 tensor, shape (n,)
+
+    Examples
+    --------
+    >>> bags = RaggedBags.from_list([torch.zeros(3), torch.zeros(2)])
+    >>> ranks = shuffled_ranks(bags, torch.Generator().manual_seed(0))
+    >>> sorted(ranks[:3].tolist()), sorted(ranks[3:].tolist())
+    ([0, 1, 2], [0, 1])
+    """
+    place = bags.offsets.device
+    draws = torch.rand(
+        len(bags.values),
+        generator=generator,
+        dtype=torch.float64,
+        device=place if generator is None else generator.device,
+    )
+    order = (bags.ids + draws.to(place)).argsort()  # bag after bag, and at random within each
+    counted = torch.arange(len(order), device=place) - bags.offsets[:-1].repeat_interleave(bags.sizes)
+    return torch.empty_like(order).index_copy_(0, order, counted)
+
+
+def all_finite(values: Float[Tensor, "..."]) -> bool:
+    """Tell whether a tensor holds neither NaN nor infinity.
+
+    Parameters
+    ----------
+    values : float tensor
+        Any shape.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> all_finite(torch.ones(3)), all_finite(torch.tensor([1.0, torch.nan])), all_finite(torch.full((9,), 3e38))
+    (True, False, True)
+    """
+    values = values.detach()
+    # A sum is finite only if every term is, and costs a fraction; only where it is not, look closer.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def segment_sum(
