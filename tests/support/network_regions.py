@@ -14,7 +14,8 @@ from random_networks import Program, write
 from regions import best_points, is_convex, random_points
 from torch import Tensor
 
-from offprint.methods.certify.lirpa.perturbations import L0, Box, LpBall, Perturbation, Synonym
+from offprint.methods.certify.lirpa.perturbations import Box, LpBall, Perturbation
+from offprint.methods.certify.lirpa.substitutions import L0, Synonym
 
 Key = int | str
 Points = dict[Key, Tensor]

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from offprint.methods.certify.lirpa.perturbations import L0, Box, LpBall, Perturbation, Synonym
+from offprint.methods.certify.lirpa.perturbations import Box, LpBall, Perturbation
+from offprint.methods.certify.lirpa.substitutions import L0, Synonym
 
 
 def random_points(region: Perturbation, x: Tensor, count: int, generator: torch.Generator) -> Tensor:

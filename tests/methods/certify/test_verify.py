@@ -160,7 +160,11 @@ def test_bounds_of_split_domains_hold_on_their_points_and_leaves_are_exact() -> 
     plain, _ = root.bound(many(whole, patterns), 0, math.inf)
     better, kept = root.bound(many(whole, patterns), 30, math.inf)
     # Steps of so large a rate often lose what was gained; the best is kept, and where it was is returned with it.
-    after = [plain.least, *(root.bound(many(whole, patterns), n, math.inf)[0].least for n in (1, 2, 4, 8)), better.least]
+    after = [
+        plain.least,
+        *(root.bound(many(whole, patterns), n, math.inf)[0].least for n in (1, 2, 4, 8)),
+        better.least,
+    ]
     assert all(bool((later >= sooner - 1e-12).all()) for sooner, later in itertools.pairwise(after))
     torch.testing.assert_close(root.bound(kept, 0, math.inf)[0].least, better.least, rtol=0, atol=1e-9)
     assert float((better.least - plain.least).max()) > 1e-3

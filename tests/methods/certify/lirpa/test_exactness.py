@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from offprint.methods.certify.lirpa.bounds import METHODS, BoundedModule, perturb_parameters
 from offprint.methods.certify.lirpa.operators.base import Interval
-from offprint.methods.certify.lirpa.perturbations import L0, LpBall, Synonym
+from offprint.methods.certify.lirpa.perturbations import LpBall
+from offprint.methods.certify.lirpa.substitutions import L0, Synonym
 
 LINEAR_METHODS = [method for method in METHODS if method != "ibp"]
 

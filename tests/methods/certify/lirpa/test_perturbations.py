@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from offprint.methods.certify.lirpa.perturbations import L0, Box, LpBall, Synonym
+from offprint.methods.certify.lirpa.perturbations import Box, LpBall
+from offprint.methods.certify.lirpa.substitutions import L0, Synonym
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3])

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from offprint.methods.certify.lirpa.bounds import BoundedModule, bound, margin_spec, perturb_parameters
 from offprint.methods.certify.lirpa.operators.base import register_op
-from offprint.methods.certify.lirpa.perturbations import L0, Box, LpBall, Synonym
+from offprint.methods.certify.lirpa.perturbations import Box, LpBall
+from offprint.methods.certify.lirpa.substitutions import L0, Synonym
 
 INF = math.inf
 BALL = LpBall(INF, 0.1)

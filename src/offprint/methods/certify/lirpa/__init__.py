@@ -15,7 +15,8 @@ from offprint.methods.certify.lirpa.bounds import BoundedModule, Bounds, bound, 
 from offprint.methods.certify.lirpa.certificates import Certificates, certify
 from offprint.methods.certify.lirpa.operators.base import Interval, Operator, Plane, Relaxation, register_op
 from offprint.methods.certify.lirpa.operators.elementwise import Elementwise, Lines
-from offprint.methods.certify.lirpa.perturbations import L0, Box, LpBall, Perturbation, Synonym
+from offprint.methods.certify.lirpa.perturbations import Box, LpBall, Perturbation
+from offprint.methods.certify.lirpa.substitutions import L0, Synonym
 from offprint.methods.certify.lirpa.training import EpsSchedule, certified_loss
 
 __all__ = [
