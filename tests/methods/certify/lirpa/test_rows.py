@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from offprint.methods.certify.lirpa import backward
-from offprint.methods.certify.lirpa.bounds import BoundedModule
+from offprint.methods.certify.lirpa.bounds import BoundedModule, bound
 from offprint.methods.certify.lirpa.perturbations import Box, LpBall
 
 
@@ -70,3 +72,17 @@ def _widths(model: nn.Module, x: Tensor, region: LpBall | Box, memory: int | Non
     parameters = list(model.parameters())
     gradients = torch.autograd.grad((bounds.upper - bounds.lower).sum(), parameters, materialize_grads=True)
     return [bounds.lower.detach(), bounds.upper.detach(), *gradients]
+
+
+def test_lines_that_every_row_chooses_above_only() -> None:
+    class Roots(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sigmoid(x).sqrt()
+
+    x = torch.tensor([[-1.0, 0.0, 0.5, 2.0]], dtype=torch.float64)
+    found = bound(Roots(), x, LpBall(math.inf, 0.7), "alpha-crown", steps=3)
+    ends = (x - 0.7).sigmoid().sqrt(), (x + 0.7).sigmoid().sqrt()  # it grows
+    assert bool((found.lower <= ends[0] + 1e-12).all())
+    assert bool((found.upper >= ends[1] - 1e-12).all())
+    plain = bound(Roots(), x, LpBall(math.inf, 0.7), "crown")
+    assert bool((found.upper <= plain.upper + 1e-12).all())

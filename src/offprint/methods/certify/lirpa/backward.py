@@ -162,7 +162,10 @@ def _through_sparse(
         pulled = relaxation.lower.transpose_sparse(rows)
         offset = relaxation.lower.offset
         return None if pulled is None else (pulled, None if offset is None else rows.inner(offset))
-    if not isinstance(relaxation, LinesRelaxation) or relaxation.slope.ndim > len(node.shape):
+    if not isinstance(relaxation, LinesRelaxation):
+        return None
+    # Where every row chose lines of its own, for the lower or the upper one, there is nothing to pick from.
+    if max(relaxation.slope.ndim, relaxation.gap.ndim) > len(node.shape):
         return None
     far = replace(rows, value=crossing(rows.value, sides))
     value = torch.addcmul(rows.value * rows.pick(relaxation.slope), far.value, rows.pick(relaxation.gap))
