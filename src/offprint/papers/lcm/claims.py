@@ -280,8 +280,8 @@ def described(run: Run) -> str:
     s = setting(run)
     return (
         f"{s.n_sets} training sets, width {s.width} for the LCM and as many parameters for the others, {s.n_steps} "
-        f"steps of {s.batch_size} sets, best of rates 3e-4, 1e-3 and 3e-3 after {s.n_tuning} steps, five to eight times "
-        "as many where no element waits for another, so that all train for about as long"
+        f"steps of {s.batch_size} sets, best of rates 3e-4, 1e-3 and 3e-3 after {s.n_tuning} steps, five to eight "
+        "times as many where no element waits for another, so that all train for about as long"
     )
 
 
