@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from offprint.methods.bags.pooling import AttentionPooling, MaxPooling, MeanPooling, QueryPooling
+from offprint.methods.bags.pooling import AttentionPooling, MaxPooling, MeanPooling, QueryPooling, attend
 from offprint.methods.bags.ragged import RaggedBags, segment_entropy
 
 SIZES = (3, 1, 7)
@@ -107,6 +107,22 @@ def test_rows_that_are_none_are_refused(bags, kind):
 def test_sizes_that_cannot_be_are_refused(made):
     with pytest.raises(ValueError, match="must"):
         made()
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_averages_by_logits_are_a_loops_for_one_bag_and_for_many(bags, heads):
+    logits = torch.randn(11, heads, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    rows = torch.randn(11, heads, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    logits[4] = -torch.inf
+    for chosen in (bags, RaggedBags.from_list([bags.values])):
+        parts = [part.tolist() for part in torch.arange(11).split(chosen.sizes.tolist())]
+        weights = [logits[part].softmax(0) for part in parts]
+        expected = torch.stack([(w.T @ bags.values[part]).flatten() for w, part in zip(weights, parts, strict=True)])
+        torch.testing.assert_close(attend(chosen, logits), expected)
+        by_head = [
+            torch.cat([w[:, h] @ rows[part, h] for h in range(heads)]) for w, part in zip(weights, parts, strict=True)
+        ]
+        torch.testing.assert_close(attend(chosen, logits, rows), torch.stack(by_head))
 
 
 def test_entropy_is_that_of_the_closed_form():

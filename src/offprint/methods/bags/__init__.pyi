@@ -1,3 +1,4 @@
+from . import aem as aem
 from . import mil_unit_tests as mil_unit_tests
 from .aggregate import bag_loss as bag_loss
 from .aggregate import instance_loss as instance_loss
@@ -41,6 +42,13 @@ from .gde_invariance import InvarianceReport as InvarianceReport
 from .gde_invariance import check_distributional_invariance as check_distributional_invariance
 from .gde_sets import DirichletMixer as DirichletMixer
 from .gde_sets import fitted_gaussians as fitted_gaussians
+from .inset import SubsetSelector as SubsetSelector
+from .inset import jaccard as jaccard
+from .inset_recognition import CopulaRecognition as CopulaRecognition
+from .inset_recognition import Proposal as Proposal
+from .inset_utility import MeanField as MeanField
+from .inset_utility import SetUtility as SetUtility
+from .inset_utility import mean_field as mean_field
 from .lcm import CommutativeGRU as CommutativeGRU
 from .lcm import LCMAggregation as LCMAggregation
 from .lcm import SetAggregation as SetAggregation
@@ -57,6 +65,19 @@ from .lcm_fold import associative_scan as associative_scan
 from .lcm_fold import tree_fold as tree_fold
 from .lcm_graph import LCMConv as LCMConv
 from .lcm_graph import to_geometric as to_geometric
+from .llp_bp import LLPBeliefPropagation as LLPBeliefPropagation
+from .llp_bp_bags import make_bags as make_bags
+from .llp_bp_bags import proportions_from as proportions_from
+from .llp_bp_baselines import DLLPClassifier as DLLPClassifier
+from .llp_bp_baselines import EasyLLPClassifier as EasyLLPClassifier
+from .llp_bp_classifier import LLPBPClassifier as LLPBPClassifier
+from .llp_bp_counts import CountFactors as CountFactors
+from .llp_bp_graph import SimilarityGraph as SimilarityGraph
+from .llp_bp_graph import neighbor_graph as neighbor_graph
+from .llp_bp_network import EmbeddingNet as EmbeddingNet
+from .llp_bp_network import fit_best as fit_best
+from .llp_bp_propagation import Propagation as Propagation
+from .llp_bp_propagation import belief_propagation as belief_propagation
 from .pooling import AttentionPooling as AttentionPooling
 from .pooling import MaxPooling as MaxPooling
 from .pooling import MeanPooling as MeanPooling
@@ -82,17 +103,25 @@ __all__ = [
     "BagPrivacyReport",
     "CVAEGenerator",
     "CommutativeGRU",
+    "CopulaRecognition",
+    "CountFactors",
     "DDPMGenerator",
+    "DLLPClassifier",
     "DirectGenerator",
     "DirichletMixer",
+    "EasyLLPClassifier",
+    "EmbeddingNet",
     "GRUAggregation",
     "InvarianceReport",
     "KernelMeanEmbedding",
     "LCMAggregation",
     "LCMConv",
+    "LLPBPClassifier",
+    "LLPBeliefPropagation",
     "MaxMonoid",
     "MaxPooling",
     "MeanEncoder",
+    "MeanField",
     "MeanPoolEncoder",
     "MeanPooling",
     "MinMonoid",
@@ -100,6 +129,8 @@ __all__ = [
     "OptimalRho",
     "PNAAggregation",
     "Pooled",
+    "Propagation",
+    "Proposal",
     "QueryPooling",
     "RaggedBags",
     "ReduceAggregation",
@@ -109,29 +140,40 @@ __all__ = [
     "Risk",
     "SetAggregation",
     "SetTransformerEncoder",
+    "SetUtility",
     "Signal",
+    "SimilarityGraph",
+    "SubsetSelector",
     "SumMonoid",
     "TwoSmallestMonoid",
     "Wormhole",
+    "aem",
     "assign_bags",
     "associative_scan",
     "asymptotic_risk",
     "bag_loss",
+    "belief_propagation",
     "check_distributional_invariance",
     "commutative",
     "energy_distance",
     "estimate_signal",
+    "fit_best",
     "fitted_gaussians",
     "gaussian_geodesic",
     "gaussian_w2",
     "gmm_w2",
     "instance_loss",
     "interpolating_loss",
+    "jaccard",
+    "make_bags",
+    "mean_field",
     "mmd_squared",
+    "neighbor_graph",
     "optimal_bag_size",
     "optimal_rho",
     "permutation_gap",
     "private_bag_means",
+    "proportions_from",
     "release_noise",
     "rho_path",
     "segment_center",

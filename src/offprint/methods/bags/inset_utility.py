@@ -1,0 +1,418 @@
+"""The utility of a subset that knows the set it is part of, what each element adds to it, and mean-field steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from offprint.methods.bags.lcm import check_counts
+from offprint.models.mlp import MLP
+from offprint.models.randomness import as_generator, seeded
+
+Merge = Literal["concat", "sum", "film"]
+Summary = Literal["mean", "sum", "max", "attention"]
+Summarise = Callable[[Tensor, Tensor], Tensor]
+Subsets = Shaped[Tensor, "sets draws points"]
+"""Boolean, or 0 and 1 in floating point where gradients are to flow."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSets:
+    """Sets of which everything that does not depend on the subset has been computed: F(S) = ρ(d + Σ_{i in S} eᵢ).
+
+    Parameters
+    ----------
+    elements : tensor, shape (sets, points, hidden)
+        eᵢ, zero where there is no element.
+    offset : tensor, shape (sets, hidden)
+        d, into which the summary of the whole set has gone.
+    mask : bool tensor, shape (sets, points)
+        Where there is an element.
+    rest : callable
+        ρ, from (..., hidden) to (..., 1).
+    """
+
+    elements: Float[Tensor, "sets points hidden"]
+    offset: Float[Tensor, "sets hidden"]
+    mask: Bool[Tensor, "sets points"]
+    rest: Callable[[Tensor], Tensor]
+
+    def values(self, subsets: Subsets) -> Float[Tensor, "sets draws"]:
+        """Return the utility of several subsets of each set."""
+        scores: Tensor = self.rest(self._sums(subsets))
+        return scores[..., 0]
+
+    def gains(self, subsets: Subsets) -> Float[Tensor, "sets draws points"]:
+        """Return F(S with i) − F(S without i) for every element i of each set; 0 where there is none.
+
+        One of the two is S itself, so there is one more evaluation per element, whose sum differs from that of S by
+        that element alone.
+        """
+        sums = self._sums(subsets)
+        sign = (1 - 2 * subsets.to(sums)) * self.mask[:, None]
+        moved = sums[:, :, None] + sign[..., None] * self.elements[:, None]
+        return sign * (self.rest(moved)[..., 0] - self.rest(sums))
+
+    def _sums(self, subsets: Tensor) -> Tensor:
+        return self.offset[:, None] + subsets.to(self.elements) @ self.elements
+
+
+class SetUtility(nn.Module):
+    """A learned utility F(S; V) of a subset S of a set V: S by the sum of its elements, V by a summary of all of them.
+
+    F(S; V) = ρ(Σ_{i in S} φ(xᵢ) ⊕ summary of φ(x_j) over all j in V), where ρ has two hidden layers. It is the same in
+    whatever order elements come. Without the summary (``context=False``) it is the utility of EquiVSet.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        φ, from elements of shape (n, ...) to (n, features): a linear layer, or a convolutional network for images.
+    features : int
+        Length of what the encoder returns, at least 1.
+    hidden_features : int
+        Width of ρ, at least 1.
+    context : bool
+        Whether F sees the summary of V.
+    merge : {"concat", "sum", "film"}
+        How the summary is merged: beside the sum over S, added to it after a small network, or scaling and shifting it
+        feature by feature.
+    agg : {"mean", "sum", "max", "attention"} or callable
+        The summary. A sum grows with the size of V; attention is a mean with learned weights. A callable, such as a
+        module, takes encoded elements of shape (sets, points, features), zero where there is none, and the mask of
+        those that are there, and returns (sets, features).
+    generator : torch.Generator or int, optional
+        Source (or seed) of the initial weights; by default torch's global state.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1, an option is unknown, or inputs do not fit together or are not finite.
+    TypeError
+        If the encoder is no module, or elements or subsets are of the wrong dtype.
+
+    Notes
+    -----
+    The first layer of ρ is linear, and so applied to elements and to V once, never to subsets: after :meth:`prepare`,
+    M subsets of N elements cost O(M · N · hidden_features + M · hidden_features²), and the gains of all their elements
+    O(M · N · hidden_features²) time and O(M · N · hidden_features) memory.
+
+    Examples
+    --------
+    >>> utility = SetUtility(MLP(2, [8], 8, generator=0), 8, 16, generator=0)
+    >>> x = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [3.0, 1.0]]])
+    >>> subsets = torch.tensor([[[True, False, False], [True, True, False]]])
+    >>> values = utility(x, subsets)
+    >>> gains = utility.prepare(x).gains(subsets)
+    >>> gains.shape, torch.allclose(values[0, 1] - values[0, 0], gains[0, 0, 1], atol=1e-6)
+    (torch.Size([1, 2, 3]), True)
+
+    References
+    ----------
+    Xie et al., *Enhancing Neural Subset Selection: Integrating Background Information into Set Representations*,
+    arXiv:2402.03139. The choice of merges is made here. Ou et al., *Learning Neural Set Functions Under the Optimal
+    Subset Oracle*, arXiv:2203.01693, for F without V.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        features: int,
+        hidden_features: int = 500,
+        *,
+        context: bool = True,
+        merge: Merge = "concat",
+        agg: Summary | Summarise = "mean",
+        generator: torch.Generator | int | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(encoder, nn.Module):
+            raise TypeError(f"encoder must be a torch.nn.Module; got {type(encoder).__name__}")
+        check_counts(features=features, hidden_features=hidden_features)
+        check_choice("merge", merge, Merge)
+        if not callable(agg):
+            check_choice("agg", agg, Summary)
+        self.encoder, self.features, self.merge, self.agg = encoder, features, merge, agg
+        source = None if generator is None else as_generator(generator)
+        with seeded(source):
+            self.first = nn.Linear(features, hidden_features)
+            self.score = nn.Linear(features, 1) if context and agg == "attention" else None
+        self.rest = nn.Sequential(nn.ReLU(), MLP(hidden_features, [hidden_features], 1, generator=source))
+        self.context = _context(merge, features, hidden_features, source) if context else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "sets points ..."],
+        subsets: Subsets,
+        mask: Bool[Tensor, "sets points"] | None = None,
+    ) -> Float[Tensor, "sets draws"]:
+        """Return the utility of several subsets of each set.
+
+        Parameters
+        ----------
+        x : tensor, shape (sets, points, ...)
+            Elements, padded to the same number.
+        subsets : tensor, shape (sets, draws, points)
+            Boolean, or 0 and 1 in floating point.
+        mask : bool tensor, shape (sets, points), optional
+            Where there is an element; by default everywhere. What lies elsewhere never matters.
+
+        Returns
+        -------
+        tensor, shape (sets, draws)
+        """
+        prepared = self.prepare(x, mask)
+        if subsets.ndim != 3 or (len(subsets), subsets.shape[2]) != prepared.mask.shape:
+            raise ValueError(
+                f"subsets must have shape ({len(x)}, draws, {x.shape[1]}), as x has; got {tuple(subsets.shape)}"
+            )
+        if not bool(((subsets == 0) | (subsets == 1)).all()):
+            raise ValueError("subsets must be boolean, or 0 and 1")
+        return prepared.values(subsets)
+
+    def prepare(
+        self, x: Float[Tensor, "sets points ..."], mask: Bool[Tensor, "sets points"] | None = None
+    ) -> PreparedSets:
+        """Compute all that does not depend on the subset, once for each set; ``x`` and ``mask`` as for a call."""
+        mask = checked_mask(x, mask)
+        encoded = encode_elements(self.encoder, x, mask)
+        if encoded.shape[2] != self.features:
+            raise ValueError(f"encoder must return rows of {self.features} features; got {encoded.shape[2]}")
+        offset = self.first.bias.expand(len(x), -1)
+        if self.context is not None:
+            encoded, offset = self._merged(encoded, self.summarise(encoded, mask))
+        return PreparedSets(nn.functional.linear(encoded, self.first.weight), offset, mask, self.rest)
+
+    def summarise(
+        self, encoded: Float[Tensor, "sets points features"], mask: Bool[Tensor, "sets points"]
+    ) -> Float[Tensor, "sets features"]:
+        """Summarise each set from its encoded elements, which are zero where there is none."""
+        if self.score is not None:
+            logits = self.score(encoded)[..., 0].masked_fill(~mask, -torch.inf)
+            return torch.einsum("sp,spf->sf", logits.softmax(1), encoded)
+        found = self.agg(encoded, mask) if callable(self.agg) else summary(encoded, mask, self.agg)
+        if found.shape != (len(encoded), self.features):
+            raise ValueError(f"agg must return shape {(len(encoded), self.features)}; got {tuple(found.shape)}")
+        return found
+
+    def _merged(self, encoded: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the elements as the first layer is to see them, and the offset."""
+        assert self.context is not None
+        told: Tensor = self.context(whole)
+        if self.merge == "concat":
+            return encoded, self.first.bias + told
+        if self.merge == "sum":
+            return encoded, self.first(told)
+        scale, shift = told.chunk(2, 1)
+        return encoded * (1 + scale[:, None]), self.first(shift)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanField:
+    """Marginal probabilities after some mean-field steps.
+
+    Parameters
+    ----------
+    probabilities : tensor, shape (sets, points)
+        That each element belongs to the subset; 0 where there is none.
+    logits : tensor, shape (sets, points)
+        Their logits, which are the mean gains: what a loss is best computed from.
+    n_steps : int
+        Steps taken.
+    change : float
+        The largest change of a probability in the last step. Draws are random, so it does not fall to zero.
+    """
+
+    probabilities: Float[Tensor, "sets points"]
+    logits: Float[Tensor, "sets points"]
+    n_steps: int
+    change: float
+
+
+def mean_field(
+    utility: SetUtility | Callable[[Tensor, Tensor], Tensor],
+    x: Float[Tensor, "sets points ..."],
+    q: Float[Tensor, "sets points"],
+    n_steps: int = 1,
+    n_samples: int = 5,
+    mask: Bool[Tensor, "sets points"] | None = None,
+    *,
+    generator: torch.Generator | int | None = None,
+) -> MeanField:
+    """Take mean-field steps towards the marginals of p(S) ∝ exp F(S; V).
+
+    A step draws subsets from q, each element by itself, and sets qᵢ to σ(mean of F(S with i) − F(S without i)).
+
+    Parameters
+    ----------
+    utility : SetUtility or callable
+        A callable takes x and subsets of shape (sets, draws, points), boolean, and returns utilities (sets, draws).
+    x : tensor, shape (sets, points, ...)
+        Elements, padded to the same number; finite.
+    q : tensor, shape (sets, points)
+        Where to start: probabilities in [0, 1], such as 0.5 throughout.
+    n_steps : int
+        At least 1. Gradients flow through the last one.
+    n_samples : int
+        Subsets drawn a step, at least 1. All elements share them, so each has a mean over ``n_samples`` of them.
+    mask : bool tensor, shape (sets, points), optional
+        Where there is an element; by default everywhere.
+    generator : torch.Generator or int, optional
+        Source (or seed) of the draws; by default torch's global state.
+
+    Returns
+    -------
+    MeanField
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, x is not finite, q is outside [0, 1] or a count is below 1.
+    TypeError
+        If x is no floating-point tensor.
+
+    Notes
+    -----
+    With a :class:`SetUtility`, sets · n_samples · points evaluations a step and as much memory, since the sum over each
+    subset is formed once and changed by one element at a time. A callable is evaluated on every subset in full.
+
+    Examples
+    --------
+    Where F is a sum over elements, one step is exact from anywhere:
+
+    >>> x = torch.tensor([[[2.0], [-1.0], [0.0]]])
+    >>> found = mean_field(lambda x, subsets: (subsets * x[:, None, :, 0]).sum(2), x, torch.full((1, 3), 0.3))
+    >>> torch.allclose(found.probabilities, torch.sigmoid(x[..., 0])), found.n_steps
+    (True, 1)
+
+    References
+    ----------
+    Ou et al., *Learning Neural Set Functions Under the Optimal Subset Oracle*, arXiv:2203.01693, section 3.
+    Xie et al., *Enhancing Neural Subset Selection*, arXiv:2402.03139.
+    """
+    mask = checked_mask(x, mask)
+    check_counts(n_steps=n_steps, n_samples=n_samples)
+    if q.shape != mask.shape or not bool(((q >= 0) & (q <= 1)).all()):
+        raise ValueError(f"q must be probabilities of shape {tuple(mask.shape)}, as x has; got {tuple(q.shape)}")
+    gains: Callable[[Tensor], Tensor]
+    gains = utility.prepare(x, mask).gains if isinstance(utility, SetUtility) else _gains_of(utility, x, mask)
+    source = None if generator is None else as_generator(generator)
+    before = q.detach()
+    for step in range(n_steps):
+        chance = before.masked_fill(~mask, 0.0)[:, None].expand(-1, n_samples, -1)
+        subsets = torch.bernoulli(chance, generator=source).bool()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and step == n_steps - 1):
+            logits = gains(subsets).mean(1)
+        after = logits.sigmoid().masked_fill(~mask, 0.0)
+        change = float((after.detach() - before).masked_fill(~mask, 0.0).abs().max())
+        before = after.detach()
+    return MeanField(after, logits, n_steps, change)
+
+
+def encode_elements(
+    encoder: nn.Module, x: Float[Tensor, "sets points ..."], mask: Bool[Tensor, "sets points"]
+) -> Float[Tensor, "sets points features"]:
+    """Encode the elements that are there, and only these: what is padded must not even reach a batch norm.
+
+    Raises
+    ------
+    ValueError
+        If the encoder does not take them, or does not return one row for each.
+
+    Examples
+    --------
+    >>> encode_elements(nn.Linear(1, 2), torch.ones(1, 2, 1), torch.tensor([[True, False]]))[0, 1].tolist()
+    [0.0, 0.0]
+    """
+    try:
+        rows: Tensor = encoder(x[mask])
+    except RuntimeError as error:
+        raise ValueError(f"x must hold elements that the encoder takes; given {tuple(x.shape)}, {error}") from error
+    if rows.ndim != 2 or len(rows) != int(mask.sum()):
+        raise ValueError(f"encoder must return one row per element; got shape {tuple(rows.shape)}")
+    return rows.new_zeros(*mask.shape, rows.shape[1]).masked_scatter(mask[..., None], rows)
+
+
+def summary(
+    encoded: Float[Tensor, "sets points features"], mask: Bool[Tensor, "sets points"], agg: Summary
+) -> Float[Tensor, "sets features"]:
+    """Return the mean, sum or largest of the elements that are there, all others being zero.
+
+    Examples
+    --------
+    >>> summary(torch.tensor([[[1.0], [5.0], [0.0]]]), torch.tensor([[True, True, False]]), "mean").tolist()
+    [[3.0]]
+    """
+    if agg == "max":
+        return encoded.masked_fill(~mask[..., None], -torch.inf).amax(1)
+    total = encoded.sum(1)
+    return total if agg == "sum" else total / mask.sum(1, keepdim=True)
+
+
+def checked_mask(x: object, mask: object = None) -> Bool[Tensor, "sets points"]:
+    """Return the mask of padded sets, once it is known that they can be used.
+
+    Raises
+    ------
+    TypeError
+        If x is no floating-point tensor.
+    ValueError
+        If x is not finite, the mask does not fit, or a set is empty.
+
+    Examples
+    --------
+    >>> checked_mask(torch.zeros(1, 2, 3)).tolist()
+    [[True, True]]
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"x must be a floating-point tensor; got {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim < 3 or 0 in x.shape:
+        raise ValueError(f"x must have shape (sets, points, ...), none of them 0; got {tuple(x.shape)}")
+    if mask is None:
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+        shape = getattr(mask, "shape", type(mask).__name__)
+        raise ValueError(f"mask must be a bool tensor of shape {tuple(x.shape[:2])}; got {shape}")
+    if not bool(mask.any(1).all()):
+        raise ValueError("mask must leave at least one element in every set")
+    if not bool(torch.isfinite(x[mask]).all()):
+        raise ValueError("x must be finite; it holds NaN or infinity")
+    return mask
+
+
+def check_choice(name: str, given: object, accepted: object) -> None:
+    """Refuse an option that is none of a Literal's.
+
+    Examples
+    --------
+    >>> check_choice("merge", "sum", Merge)
+    """
+    if given not in get_args(accepted):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(accepted))}; got {given!r}")
+
+
+def _context(merge: Merge, features: int, hidden: int, source: torch.Generator | None) -> nn.Module:
+    if merge == "concat":
+        return MLP(features, [], hidden, bias=False, generator=source)
+    return MLP(features, [features], features if merge == "sum" else 2 * features, generator=source)
+
+
+def _gains_of(
+    utility: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor
+) -> Callable[[Tensor], Float[Tensor, "sets draws points"]]:
+    """Return the gains of any utility, from every subset in full."""
+    eye = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+
+    def gains(subsets: Tensor) -> Tensor:
+        n_sets, n_draws, n_points = subsets.shape
+        subsets = subsets[:, :, None]
+        with_one, without = (
+            utility(x, one.flatten(1, 2)).reshape(n_sets, n_draws, n_points) for one in (subsets | eye, subsets & ~eye)
+        )
+        return (with_one - without) * mask[:, None]
+
+    return gains
