@@ -34,10 +34,6 @@ WEIGHTS = {"GRU regularised": 0.1, "LCM": 0.1}
 """Of the regulariser, where one is used: the same for both."""
 
 
-STEPS = {"sum": 8, "mean": 5, "max": 8, "attention": 5, "PNA": 5}
-"""Steps for each one of the LCM's: theirs are so much cheaper, and so all train for about as long."""
-
-
 @dataclass(frozen=True)
 class Setting:
     """How much is trained: sets, their largest size, width of the LCM, steps of its final and of each tuning run."""
@@ -162,7 +158,6 @@ def fit(
         return value
 
     def trained(rate: float, n_steps: int) -> Regressor:
-        n_steps *= STEPS.get(name, 1)
         model = build(name, width, torch.Generator(device).manual_seed(seed))
         if not shuffle:
             model.aggregation.shuffle = False  # type: ignore[assignment]
