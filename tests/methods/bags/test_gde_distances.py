@@ -18,6 +18,7 @@ A = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
 B = torch.tensor([[1.0, -0.3], [-0.3, 1.5]], dtype=torch.float64)
 ZERO = torch.zeros(2, dtype=torch.float64)
 SHIFT = torch.tensor([1.0, -2.0], dtype=torch.float64)
+INDEFINITE = torch.diag(torch.tensor([3.0, 1.0, -1.0], dtype=torch.float64))
 
 
 @pytest.fixture
@@ -199,6 +200,8 @@ def test_gradients_vanish_only_where_samples_agree(distance):
     ("call", "error", "named"),
     [
         (lambda: gaussian_w2(ZERO, A, SHIFT, -B), ValueError, "covariance2"),
+        (lambda: gaussian_w2(ZERO, A, SHIFT, 2 - torch.eye(2, dtype=torch.float64)), ValueError, "covariance2"),
+        (lambda: gaussian_w2(normal(3), covariances(1, 3)[0], normal(3), INDEFINITE), ValueError, "covariance2"),
         (lambda: gaussian_w2(ZERO, A, SHIFT, torch.triu(B)), ValueError, "covariance2"),
         (lambda: gaussian_w2(ZERO * torch.nan, A, SHIFT, B), ValueError, "mean1"),
         (lambda: gaussian_w2(ZERO[:1], A, SHIFT, B), ValueError, "mean1"),

@@ -31,15 +31,12 @@ class PreparedSets:
         eᵢ, zero where there is no element.
     offset : tensor, shape (sets, hidden)
         d, into which the summary of the whole set has gone.
-    mask : bool tensor, shape (sets, points)
-        Where there is an element.
     rest : callable
         ρ, from (..., hidden) to (..., 1).
     """
 
     elements: Float[Tensor, "sets points hidden"]
     offset: Float[Tensor, "sets hidden"]
-    mask: Bool[Tensor, "sets points"]
     rest: Callable[[Tensor], Tensor]
 
     def values(self, subsets: Subsets) -> Float[Tensor, "sets draws"]:
@@ -48,13 +45,13 @@ class PreparedSets:
         return scores[..., 0]
 
     def gains(self, subsets: Subsets) -> Float[Tensor, "sets draws points"]:
-        """Return F(S with i) − F(S without i) for every element i of each set; 0 where there is none.
+        """Return F(S with i) − F(S without i) for every element i of each set; nothing where there is none.
 
         One of the two is S itself, so there is one more evaluation per element, whose sum differs from that of S by
         that element alone.
         """
         sums = self._sums(subsets)
-        sign = (1 - 2 * subsets.to(sums)) * self.mask[:, None]
+        sign = 1 - 2 * subsets.to(sums)
         moved = sums[:, :, None] + sign[..., None] * self.elements[:, None]
         return sign * (self.rest(moved)[..., 0] - self.rest(sums))
 
@@ -166,7 +163,7 @@ class SetUtility(nn.Module):
         tensor, shape (sets, draws)
         """
         prepared = self.prepare(x, mask)
-        if subsets.ndim != 3 or (len(subsets), subsets.shape[2]) != prepared.mask.shape:
+        if subsets.ndim != 3 or (len(subsets), subsets.shape[2]) != x.shape[:2]:
             raise ValueError(
                 f"subsets must have shape ({len(x)}, draws, {x.shape[1]}), as x has; got {tuple(subsets.shape)}"
             )
@@ -185,7 +182,7 @@ class SetUtility(nn.Module):
         offset = self.first.bias.expand(len(x), -1)
         if self.context is not None:
             encoded, offset = self._merged(encoded, self.summarise(encoded, mask))
-        return PreparedSets(nn.functional.linear(encoded, self.first.weight), offset, mask, self.rest)
+        return PreparedSets(nn.functional.linear(encoded, self.first.weight), offset, self.rest)
 
     def summarise(
         self, encoded: Float[Tensor, "sets points features"], mask: Bool[Tensor, "sets points"]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from offprint.methods.bags.ragged import segment_entropy
+from offprint.methods.bags.ragged import all_finite
 
 Schedule = Literal["cosine", "constant"]
 Kind = Literal["entropy", "kl"]
@@ -273,7 +273,7 @@ def _rows(logits: Tensor, mask: Tensor | None, dim: int) -> tuple[Tensor, Tensor
     kept = rows != -torch.inf
     if mask is not None:
         kept = kept & _fitted(mask, rows)
-    if not bool(torch.isfinite(rows.detach()[kept]).all()):
+    if not all_finite(rows.detach().masked_fill(~kept, 0.0)):
         raise ValueError("logits must be finite, or -inf where an instance is left out; they hold NaN or inf")
     return rows, kept
 
@@ -293,10 +293,9 @@ def _refuse_probabilities(rows: Tensor, kept: Tensor, dtype: torch.dtype) -> Non
 
 
 def _entropy(rows: Tensor, kept: Tensor, normalize: bool) -> Tensor:
-    shape = rows.shape[:-1]
-    ids = torch.arange(shape.numel(), device=rows.device).repeat_interleave(rows.shape[-1])
-    chosen = kept.reshape(-1)
-    entropy = segment_entropy(rows.reshape(-1)[chosen], ids[chosen], shape.numel()).reshape(shape)
+    none = ~kept.any(-1, keepdim=True)
+    log_weights = rows.masked_fill(~kept, -torch.inf).masked_fill(none, 0.0).log_softmax(-1).masked_fill(~kept, 0.0)
+    entropy = -(log_weights.exp() * log_weights).sum(-1).clamp(max=0.0)
     if not normalize:
         return entropy
     sizes = kept.sum(-1)
