@@ -277,7 +277,8 @@ def test_weights_reach_the_encoder():
         def forward(self, x, weights):
             return (x * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
 
-    sets, weights = [normal(n, 1) for n in (3, 2, 3)], [normal(n, seed=n).exp() for n in (3, 2, 3)]
+    sets = [normal(n, 1, seed=k) for k, n in enumerate((3, 2, 3))]
+    weights = [normal(n, seed=3 + k).exp() for k, n in enumerate((3, 2, 3))]
     found = GDE(Mean(), DirectGenerator(1, 1)).encode(sets, weights)
     for one, weight, z in zip(sets, weights, found, strict=True):
         assert z.item() == pytest.approx(np.average(one[:, 0].numpy(), weights=weight.numpy()), abs=1e-6)

@@ -88,7 +88,7 @@ def test_sets_of_unequal_sizes_are_as_if_alone():
 def test_an_encoder_of_ones_own_for_images():
     images = np.random.default_rng(0).standard_normal((20, 5, 1, 4, 4)).astype(np.float32)
     bright = images.mean((2, 3, 4)).argsort(1)[:, -2:]
-    encoder = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten())
+    encoder = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten())
     before = [parameter.clone() for parameter in encoder.parameters()]
     selector = SubsetSelector(encoder, mode="copula", hidden_features=8, n_epochs=2).fit(images, bright)
     assert [len(chosen) for chosen in selector.select(images, 2)] == [2] * 20

@@ -150,9 +150,11 @@ def test_noisy_proportions_may_be_anything():
     X, ids, shares, y = problem()
     noise = scipy.stats.laplace(scale=0.5)
     noisy = shares + noise.rvs(15, random_state=0) / 8
-    assert noisy.max() > 1 or noisy.min() < 0 or not np.allclose(noisy * 8, np.round(noisy * 8))
     model = LLPBPClassifier(propagation=LLPBeliefPropagation(count_noise=noise.logpdf), **SMALL).fit(X, ids, noisy)
     assert (model.predict(X) == y).mean() > 0.95
+    beyond = np.where(shares > np.median(shares), 1.05, -0.05)  # of held-out bags too
+    wide = LLPBeliefPropagation(count_noise=scipy.stats.laplace(scale=3.0).logpdf)
+    assert np.isfinite(LLPBPClassifier(propagation=wide, **SMALL).fit(X, ids, beyond).validation_loss_)
 
 
 def test_a_graph_of_ones_own_is_used_in_the_first_round():
@@ -181,6 +183,22 @@ def test_a_network_without_embedding_has_none():
     model = LLPBPClassifier(LogisticRegression()).fit(X, ids, shares)
     with pytest.raises(TypeError, match="estimator must have an embedding"):
         model.transform(X)
+
+
+class Dead(Mine):
+    """Half of the rows have an embedding of zeros."""
+
+    def embed(self, rows):
+        return super().embed(rows) * (rows[:, :1] > rows[:, 1:])
+
+
+def test_embeddings_of_zero_are_alike():
+    X, ids, shares, _ = problem()
+    model = LLPBPClassifier(Dead(), **SMALL).fit(X, ids, shares)
+    zero = (X[:, 0] <= X[:, 1])[model.train_rows_]
+    edges = model.history_[1].propagation.graph_.edges
+    assert 0 < zero.sum() < len(zero)
+    assert (zero[edges[:, 0]] == zero[edges[:, 1]]).all()
 
 
 class Wide(Mine):

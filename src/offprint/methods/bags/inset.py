@@ -299,7 +299,7 @@ class SubsetSelector(BaseEstimator):
 
         def encoder() -> tuple[nn.Module, int]:
             if self.encoder is not None:
-                own = copy.deepcopy(self.encoder).to(self.device)
+                own = copy.deepcopy(self.encoder).to(self.device).eval()
                 with torch.no_grad():
                     return own, own(data.x[data.mask][:2].to(self.device)).shape[-1]
             if data.x.ndim != 3:

@@ -78,11 +78,11 @@ class LLPBeliefPropagation(BaseEstimator):
     graph_ : SimilarityGraph
     n_iter_ : int
     residual_ : float
-        Largest change of a message in log-odds, had there been one more iteration.
+        Largest change of a message in the last iteration, in log-odds and before damping.
     converged_ : bool
         If not (there is a warning), the marginals are no fixed point and may be far off.
     bag_sum_error_ : float
-        Mean over bags of abs(sum of marginals - count) / size.
+        Mean over bags of abs(sum of marginals - count) / size; with ``count_noise``, of the count as reported.
     n_bags_ : int
 
     Raises

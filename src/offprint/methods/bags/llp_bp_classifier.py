@@ -208,7 +208,7 @@ class LLPBPClassifier(ProportionClassifier):
             found.fit(features, bags.index.ids, counts, graph=inside if number == 0 else None)
             self.history_.append(self._learn(found, bags, held_out, number))
             if self._embeds:
-                features = self._embed(bags.rows)
+                features = _apart_from_zero(self._embed(bags.rows))
         self.validation_loss_ = self.history_[-1].validation_loss
         return self
 
@@ -307,6 +307,13 @@ class _AggregateLoss(nn.Module):
 def _clipped(bags: LabelledBags) -> LabelledBags:
     """Noise may have put shares outside [0, 1], where no cross entropy is."""
     return replace(bags, shares=bags.shares.clip(0, 1))
+
+
+def _apart_from_zero(embedded: Float[np.ndarray, "n width"]) -> Float[np.ndarray, "n width"]:
+    """Give rows that a network maps to zero a direction of their own: to a cosine they are then alike."""
+    zero = ~embedded.any(axis=1, keepdims=True)
+    moved: Float[np.ndarray, "n width"] = np.where(zero, embedded.dtype.type(1e-6), embedded)
+    return moved
 
 
 def _part(graph: Any, rows: Bool[np.ndarray, " n"]) -> Any:

@@ -292,6 +292,8 @@ def _by_cell(probes: Int[np.ndarray, "q probes"], n_cells: int) -> Iterator[tupl
 
 
 def _rows(X: Any) -> Float[np.ndarray, "n d"]:
+    if np.ndim(X) != 2:
+        raise ValueError(f"X must be of shape (n, d); got shape {np.shape(X)}")
     rows: Float[np.ndarray, "n d"] = check_array(
         X, dtype=[np.float64, np.float32], input_name="X", ensure_min_samples=2
     )

@@ -27,7 +27,7 @@ class Propagation:
     n_iter : int
         Iterations made.
     residual : float
-        Largest change, in log-odds, that one more undamped iteration would have made to a message.
+        Largest change of a message in the last iteration, in log-odds and before damping.
     converged : bool
         Whether the residual came down to the tolerance. If not, the marginals are no fixed point and may be far off.
     """

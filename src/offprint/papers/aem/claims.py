@@ -33,7 +33,7 @@ SWEEP = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
 WITNESSES: dict[str, Any] = {"1 to 3 patches": 3, "5 %": (0.05, 0.05), "20 %": (0.2, 0.2)}
 FIXED = 0.1
 """The weight of claims that choose none: that of the original's example."""
-RATE_NOTE = "One learning rate for all, that of the middle of the grid."
+RATE_NOTE = "Learning rate 0.01 for all."
 
 
 @measures("improves-accuracy-under-shift")
@@ -73,7 +73,7 @@ def improves_accuracy_under_shift(run: Run) -> Measurement:
         aucs["AEM"] - aucs["ABMIL"],
         baseline=aucs["ABMIL"],
         also={"over-mean-pooling": aucs["AEM"] - aucs["mean"]},
-        note=f"{setting.note} Learning rates 0.003, 0.01 and 0.03 for every arm, then the weight, by validation. The "
+        note=f"{setting.note} Learning rate 0.01 or 0.03 for every arm, then the weight, by validation. The "
         "baseline is the AUC of ABMIL.",
     )
 
@@ -267,7 +267,7 @@ def hurts_when_evidence_is_rare(run: Run) -> Measurement:
     aucs: dict[str, dict[float, float]] = {}
     for stream, (name, witness) in enumerate(run.track(list(WITNESSES.items()), "shares of tumour")):
         splits = Splits.drawn(run.generator(stream), setting, witness=witness)
-        weights = (0.0, 0.01, 0.1, 1.0) if witness == 3 else (0.0, 0.1, 1.0)
+        weights = (0.0, 0.01, 0.1, 1.0) if witness == 3 else (0.0, 1.0)
         aucs[name] = {weight: Arm(abmil).fit(splits, setting, run.seed, weight=weight).auc for weight in weights}
     rare = aucs["1 to 3 patches"]
     run.figure(

@@ -18,7 +18,7 @@ from offprint.methods.bags.aem.classifier import score
 from offprint.papers.aem.slides import N_FEATURES, Slides, World
 from offprint.papers.run import Run
 
-RATES = (1e-2, 3e-3, 3e-2)
+RATES = (1e-2, 3e-2)
 """Learning rates that every arm is given, that of the claims without a choice first."""
 WEIGHTS = (0.1, 0.001, 0.01, 0.3, 1.0)
 """Weights that a penalised arm is given, the one at which its learning rate is chosen first."""
@@ -37,14 +37,14 @@ class Setting:
     n_train: int = 60
     n_val: int = 20
     n_test: int = 200
-    batch_size: int = 5
+    batch_size: int = 4
 
     @classmethod
     def of(cls, run: Run) -> Setting:
         """Return that of a run's scale."""
         return run.pick(
             smoke=cls((20, 40), 2, 20, 10, 20),
-            quick=cls((50, 150), 6),
+            quick=cls((50, 150), 8),
             full=cls((80, 220), 10),
             paper=cls((200, 600), 50, batch_size=1),
         )
@@ -55,7 +55,7 @@ class Setting:
         return (
             f"{self.n_train} training, {self.n_val} validation and {self.n_test} test slides of {self.sizes[0]} to "
             f"{self.sizes[1]} patches, {self.n_epochs} epochs, {self.batch_size} slides a step; learning rates are ten "
-            "to thirty times those for the original's many steps of one slide."
+            "to thirty times those for many steps of one slide."
         )
 
 

@@ -39,6 +39,7 @@ class Setting:
     n_test: int
     sizes: tuple[int, ...]
     n_epochs: int
+    batch_size: int
     rates: tuple[float, ...] = (1e-4, 1e-3)
     similarities: tuple[float, ...] = (1.0, 2.0)
     hidden: tuple[int, ...] = HIDDEN
@@ -47,10 +48,15 @@ class Setting:
     def note(self) -> str:
         """The setting in words."""
         return (
-            f"Up to {self.n_rows} training rows, network {'-'.join(map(str, self.hidden))}, at most {self.n_epochs} "
-            f"epochs; learning rates {', '.join(f'{rate:g}' for rate in self.rates)}, chosen by the loss on a fifth of "
-            f"the bags, as lambda_s is from {', '.join(f'{weight:g}' for weight in self.similarities)}"
+            f"Up to {self.n_rows} training rows, network {_joined(self.hidden, '-')}, at most {self.n_epochs} epochs of "
+            f"batches of {self.batch_size} rows or one bag; learning rates {_joined(self.rates)}, chosen by the loss on "
+            f"a fifth of the bags, as lambda_s is from {_joined(self.similarities)}"
         )
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What all classifiers share."""
+        return {"hidden_sizes": self.hidden, "n_epochs": self.n_epochs, "batch_size": self.batch_size}
 
 
 @measures("beats-baselines-on-large-bags")
@@ -185,7 +191,7 @@ def scales_to_a_million(run: Run) -> Measurement:
         seconds[-1],
         also={"peak-memory-gb": _peak_gigabytes(), "auc-gain-from-similarity": gain, "time-slope": slope},
         note=f"Seconds by rows: {', '.join(f'{n}: {took:.1f}' for n, took in zip(numbers, seconds, strict=True))}; "
-        f"{seconds[-1] / epoch:.1f} training epochs of a network {'-'.join(map(str, HIDDEN))}. Neighbours from "
+        f"{seconds[-1] / epoch:.1f} training epochs of a network {_joined(HIDDEN, '-')}. Neighbours from "
         f"inverted lists with a recall of {found.graph_.recall:.2f}. AUC of pseudo-labels "
         f"{roc_auc_score(y, found.marginals_):.3f}. Without similarity every row's marginal is the share of its bag. "
         "Peak memory is that of the whole process.",
@@ -229,15 +235,18 @@ def cardinality_factor_keeps_the_counts(run: Run) -> Measurement:
 
 
 def _setting(run: Run, **full: Any) -> Setting:
-    """Full scale has fewer rows and narrower networks than the paper, so that it is affordable."""
-    smoke = Setting(320, 100, (8,), 2, (1e-3,), (1.0,))
-    quick = Setting(2000, 1000, (8, 64), 50, full.get("rates", (1e-4, 1e-3)))
+    """Full scale has fewer rows and narrower networks than the paper, so that it is affordable.
+
+    Batches shrink with the rows, so that an epoch has about as many steps.
+    """
+    smoke = Setting(320, 100, (8,), 2, 64, (1e-3,), (1.0,))
+    quick = Setting(2000, 1000, (8, 64), 30, 64, (1e-3,))
     sizes = full.pop("sizes", (8, 32, LARGE, 512, 1024, 2048))
     return run.pick(
         smoke=smoke,
         quick=quick,
-        full=Setting(8192, 4000, sizes, 50, **full),
-        paper=Setting(20_480, 8000, sizes, 100, hidden=PAPER_HIDDEN, **full),
+        full=Setting(8192, 4000, sizes, 30, 256, **full),
+        paper=Setting(20_480, 8000, sizes, 100, 1024, hidden=PAPER_HIDDEN, **full),
     )
 
 
@@ -253,7 +262,7 @@ def _tuned(
     """Fit one arm with every learning rate and option on the same bags, and return the best by held-out bags."""
     ids = make_bags(problem.y, size, seed)
     candidates = [
-        arm(hidden_sizes=setting.hidden, n_epochs=setting.n_epochs, learning_rate=rate, random_state=seed, **option)
+        arm(**setting.network, learning_rate=rate, random_state=seed, **option)
         for option in options
         for rate in setting.rates
     ]
@@ -284,6 +293,10 @@ def _graph_alone(problem: Problem, size: int, seed: int) -> float:
     ids = make_bags(problem.y, size, seed)
     found = LLPBeliefPropagation(lambda_b=0.0).fit(problem.X, ids, np.bincount(ids, weights=problem.y))
     return float(roc_auc_score(problem.y, found.marginals_.round(3)))
+
+
+def _joined(numbers: Sequence[float], by: str = ", ") -> str:
+    return by.join(f"{number:g}" for number in numbers)
 
 
 def _timed_propagation(n: int, run: Run) -> tuple[float, LLPBeliefPropagation, Any, Any, Any]:
