@@ -209,7 +209,7 @@ def registry_sets(
     n_sets: int,
     size: int = 30,
     *,
-    n_wanted: tuple[int, int] = (5, 10),
+    n_wanted: tuple[int, int] = (10, 16),
     n_categories: int = 10,
     n_features: int = 64,
     noise: float = 1.0,
@@ -227,7 +227,8 @@ def registry_sets(
     n_sets, size : int
         At least 1.
     n_wanted : pair of int
-        The size of the subset is uniform between the two.
+        The size of the subset is uniform between the two. It should leave the other categories fewer items each than
+        the two have: nothing else in a set says which two they are.
     n_categories, n_features : int
         At least 3 categories, and 1 feature.
     noise : float
@@ -247,7 +248,7 @@ def registry_sets(
     Examples
     --------
     >>> registry_sets(3).chosen.sum(1).tolist()
-    [7, 8, 10]
+    [14, 13, 10]
     """
     _check(n_sets, size, n_wanted[1], n_categories - 1)
     source = as_generator(generator)

@@ -165,9 +165,9 @@ def test_acmil_hides_six_of_ten_favourites_in_training(bags):
     model = MODELS["ACMIL"]()
     plain = model.eval()(bags[2]).attention_logits[0]
     model.train()
-    hidden = torch.zeros(200, 5, 33, dtype=torch.bool)
+    hidden = torch.zeros(60, 5, 33, dtype=torch.bool)
     torch.manual_seed(0)
-    for trial in range(200):
+    for trial in range(60):
         output = model(bags[2])
         hidden[trial] = output.attention_logits[0] == -torch.inf
         visible = [plain[branch][~hidden[trial, branch]] for branch in range(5)]
@@ -178,8 +178,8 @@ def test_acmil_hides_six_of_ten_favourites_in_training(bags):
         favourites = torch.zeros(33, dtype=torch.bool)
         favourites[row.topk(10).indices] = True
         assert not hidden[:, branch, ~favourites].any()
-        # Each is hidden in 60 % of 200 trials; 5 standard errors of 3.5 % make a false alarm about one in 10⁵.
-        assert (hidden[:, branch, favourites].float().mean(0) - 0.6).abs().max() < 0.175
+        # Each is hidden in 60 % of 60 trials; 5 standard errors of 6.3 % make a false alarm about one in 10⁴.
+        assert (hidden[:, branch, favourites].float().mean(0) - 0.6).abs().max() < 0.316
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -232,10 +232,10 @@ def test_dtfds_parts_in_evaluation_are_about_equal():
 
 def test_gradients_are_those_of_finite_differences(kind, bags):
     model = made(kind).double()
-    values = bags.values.double()[:26].clone().requires_grad_()
+    values = bags.values.double()[:8].clone().requires_grad_()
 
     def outputs(rows):
-        output = model(RaggedBags(rows, torch.tensor([0, 20, 26])))
+        output = model(RaggedBags(rows, torch.tensor([0, 5, 8])))
         return output.logits, *(
             () if output.attention_logits is None else (attention_entropy(output.attention_logits),)
         )

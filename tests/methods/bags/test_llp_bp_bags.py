@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import config
 
@@ -20,6 +20,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(config.__dict__, "jaxtyping_disable", True)
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 60), size=st.integers(1, 60), how=st.sampled_from(["random", "feature"]))
 def test_bags_are_whole(n, size, how):
     size = min(size, n)
@@ -42,6 +43,7 @@ def test_bags_at_random_follow_their_seed():
     assert first == again != other
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=1, max_size=50))
 def test_proportions_come_back_as_counts(rows):
     y, ids = (np.array(column) for column in zip(*rows, strict=True))

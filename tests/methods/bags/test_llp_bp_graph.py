@@ -45,9 +45,8 @@ def test_inverted_lists_find_nine_of_ten(metric):
     truth = pairs_of_scikit_learn(X, 5, metric)
     found = {tuple(edge) for edge in graph.edges.tolist()}
     shared = len(found & truth) / len(truth)
-    # The recall is that of every row's own neighbours, this of pairs, which either row may find.
-    assert shared == pytest.approx(graph.recall, abs=0.02)
-    assert graph.recall >= 0.9
+    # The recall is that of every row's own neighbours, this of pairs, which either row may find: it can only be higher.
+    assert 0.9 <= graph.recall <= shared + 0.01
     assert len(found) < 1.1 * len(truth)
 
 

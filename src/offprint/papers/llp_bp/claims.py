@@ -48,9 +48,9 @@ class Setting:
     def note(self) -> str:
         """The setting in words."""
         return (
-            f"Up to {self.n_rows} training rows, network {_joined(self.hidden, '-')}, at most {self.n_epochs} epochs of "
-            f"batches of {self.batch_size} rows or one bag; learning rates {_joined(self.rates)}, chosen by the loss on "
-            f"a fifth of the bags, as lambda_s is from {_joined(self.similarities)}"
+            f"Up to {self.n_rows} training rows, network {_joined(self.hidden, '-')}, at most {self.n_epochs} epochs, "
+            f"batches of {self.batch_size} rows or one bag; learning rates {_joined(self.rates)}, chosen by the loss "
+            f"on a fifth of the bags, as lambda_s is from {_joined(self.similarities)}"
         )
 
     @property
@@ -245,7 +245,7 @@ def _setting(run: Run, **full: Any) -> Setting:
     return run.pick(
         smoke=smoke,
         quick=quick,
-        full=Setting(8192, 4000, sizes, 30, 256, **full),
+        full=Setting(8192, 4000, sizes, 20, 256, **full),
         paper=Setting(20_480, 8000, sizes, 100, 1024, hidden=PAPER_HIDDEN, **full),
     )
 
