@@ -157,3 +157,10 @@ def check_count(name: str, number: object) -> None:
     """Refuse what is neither ``None`` nor an integer of at least 1."""
     if number is not None and (not isinstance(number, Integral) or isinstance(number, bool) or number < 1):
         raise ValueError(f"{name} must be an integer of at least 1; got {number!r}")
+
+
+def check_sizes(**sizes: object) -> None:
+    """Refuse what is no ``int`` of at least 1, naming the argument."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be an integer of at least 1; got {size!r}")

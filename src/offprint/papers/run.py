@@ -136,6 +136,11 @@ class Run:
         self.drawn = Figure([*self.drawn.panels, *panels], caption or self.drawn.caption)
 
 
+def listed(values: Mapping[str, float], digits: str = ".3g") -> str:
+    """Return named numbers in a row, for a measurement's note; ``digits`` is how each is formatted."""
+    return ", ".join(f"{name} {value:{digits}}" for name, value in values.items())
+
+
 ClaimFunction = Callable[[Run], Measurement]
 F = TypeVar("F", bound=ClaimFunction)
 

@@ -24,7 +24,6 @@ from offprint.methods.bags.mil_unit_tests import (
     monotonicity_probe,
     run_unit_test,
 )
-from offprint.methods.bags.mil_unit_tests.calling import padded
 from offprint.methods.bags.mil_unit_tests.models import nearest_links
 from offprint.methods.bags.ragged import RaggedBags
 
@@ -60,7 +59,7 @@ def test_neither_padding_nor_order_nor_other_bags_matter(bags, kind):
     for i, bag in enumerate(bags):
         turned = bag[torch.randperm(len(bag), generator=torch.Generator().manual_seed(1))]
         torch.testing.assert_close(model(RaggedBags.from_list([turned]))[0], together[i], atol=1e-5, rtol=0)
-    rows, mask = padded(bags)
+    rows, mask = bags.padded()
     # Whatever stands where the mask is false is never seen.
     rows[~mask] = 77.0
     torch.testing.assert_close(model(rows, mask), together, atol=1e-5, rtol=0)
@@ -184,7 +183,7 @@ def test_an_encoder_of_ones_own_is_repaired(head):
     model = MonotoneMIL(5, head=head, encoder=encoder, generator=0)
     bags = RaggedBags.from_list([torch.randn(size, 7, generator=torch.Generator().manual_seed(1)) for size in (3, 2)])
     assert monotonicity_probe(model, bags, n=100).largest_drop <= 1e-6
-    rows, mask = padded(bags)
+    rows, mask = bags.padded()
     torch.testing.assert_close(model(rows, mask), model(bags))
 
 

@@ -223,15 +223,7 @@ def align_bags(
     if len(index.ids) != n_rows:
         raise ValueError(f"bag_ids must hold one id per row, {n_rows}; got {len(index.ids)}")
     if isinstance(bag_means, Mapping):
-        labels = index.labels.tolist()
-        if missing := [label for label in labels if label not in bag_means]:
-            raise ValueError(
-                f"bag_means has no response for {len(missing)} of {len(labels)} bags, such as {missing[0]!r}"
-            )
-        if len(bag_means) > len(labels):
-            extra = next(label for label in bag_means if label not in set(labels))
-            raise ValueError(f"bag_means has a response for bag {extra!r}, which has no rows in bag_ids")
-        bag_means = [bag_means[label] for label in labels]
+        bag_means = index.in_order(bag_means, "bag_means", "response")
     if isinstance(bag_means, Tensor):
         bag_means = bag_means.detach().cpu().numpy()
     targets = np.asarray(bag_means, dtype=np.float64)

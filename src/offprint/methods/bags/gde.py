@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.gde_encoders import check_sizes
 from offprint.methods.bags.gde_gaussian import check_float, gaussian_w2
 from offprint.methods.bags.gde_sets import (
     DirichletMixer,
     Sets,
+    Standardised,
     Weights,
     as_bags,
     draw_points,
@@ -21,6 +21,7 @@ from offprint.methods.bags.gde_sets import (
     flat_weights,
 )
 from offprint.methods.bags.ragged import RaggedBags
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import seeded
 from offprint.models.training import TrainingHistory, train
 
@@ -40,7 +41,7 @@ class PointGenerator(Protocol):
         ...
 
 
-class GDE(nn.Module):
+class GDE(Standardised):
     """Encode sample sets as vectors from which a conditional generator reproduces their distributions.
 
     For data whose every item is itself a sample: the cells of a patient, the pixels of a region, runs of a simulation.
@@ -97,10 +98,6 @@ class GDE(nn.Module):
         if not callable(getattr(generator, "loss", None)) or not callable(getattr(generator, "sample", None)):
             raise TypeError("generator must have the methods loss(x, z) and sample(z, n)")
         self.encoder, self.generator = encoder, generator
-        self.shift: Tensor
-        self.scale: Tensor
-        self.register_buffer("shift", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
 
     def fit(
         self,
@@ -158,8 +155,7 @@ class GDE(nn.Module):
         n_points = least if n_points is None else n_points
         if least < 2 or n_points < 2:
             raise ValueError(f"sets and n_points must be at least 2 points; got {least} and {n_points}")
-        self.shift = bags.values.mean().to(self.shift)
-        self.scale = bags.values.std().clamp(min=1e-12).to(self.scale)
+        self._learn_scale(bags)
         standard = self._standard(bags)
         source = torch.Generator(standard.values.device).manual_seed(seed)
 
@@ -177,11 +173,6 @@ class GDE(nn.Module):
         numbers = torch.arange(len(bags), device=standard.values.device)
         settings = {"n_epochs": n_epochs, "batch_size": batch_size, "generator": seed, "progress": progress}
         return train(self, loss, numbers, learning_rate=learning_rate, schedule="cosine", **settings)  # type: ignore[arg-type]
-
-    def _standard(self, bags: RaggedBags) -> RaggedBags:
-        """Return the sets as the networks see them: about zero, near unit scale, of their dtype and on their device."""
-        values = ((bags.values - self.shift.to(bags.values)) / self.scale.to(bags.values)).to(self.shift)
-        return RaggedBags(values, bags.offsets.to(values.device))
 
     @torch.no_grad()
     def encode(self, sets: Sets, weights: Weights | None = None) -> Float[Tensor, "sets latent"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from offprint.methods.bags.gde_gaussian import check_float
+from offprint.models.batches import check_sizes
 from offprint.models.mlp import MLP
 from offprint.models.randomness import seeded
 
@@ -438,15 +439,3 @@ def start_for_selu(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, 0, layer.in_features**-0.5)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Refuse numbers that are no integer of at least 1, naming the argument.
-
-    Examples
-    --------
-    >>> check_sizes(latent_features=3)
-    """
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be an integer of at least 1; got {size!r}")

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from offprint.methods.bags.gde_distances import energy_distance, mmd_squared, sinkhorn_divergence, sliced_w2
-from offprint.methods.bags.gde_encoders import check_sizes, start_for_selu
+from offprint.methods.bags.gde_encoders import start_for_selu
 from offprint.methods.bags.gde_gaussian import check_float
+from offprint.models.batches import check_sizes
 from offprint.models.mlp import MLP
 from offprint.models.randomness import seeded
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from offprint.methods.bags.gde_encoders import check_sizes
 from offprint.methods.bags.gde_gaussian import check_float
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator
 
 

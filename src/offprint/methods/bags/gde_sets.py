@@ -6,16 +6,40 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from offprint.methods.bags.gde_encoders import check_sizes
 from offprint.methods.bags.gde_gaussian import check_float
 from offprint.methods.bags.ragged import RaggedBags
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator
 
 Sets = Float[Tensor, "sets points features"] | Sequence[Float[Tensor, "_ features"]] | RaggedBags
 Weights = Float[Tensor, "sets points"] | Sequence[Float[Tensor, " _"]]
 """What each point of each set weighs, in the form of the sets."""
+
+
+class Standardised(nn.Module):
+    """A model that sees sets shifted and scaled by one number each, learned from the training sets.
+
+    Buffers ``shift`` and ``scale`` are saved with it; until they are learned, sets are seen as they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def _learn_scale(self, bags: RaggedBags) -> None:
+        """Take both numbers from the training sets."""
+        self.shift = bags.values.mean().to(self.shift)
+        self.scale = bags.values.std().clamp(min=1e-12).to(self.scale)
+
+    def _standard(self, bags: RaggedBags) -> RaggedBags:
+        """Return the sets as the networks see them: about zero, near unit scale, of their dtype and on their device."""
+        values = ((bags.values - self.shift.to(bags.values)) / self.scale.to(bags.values)).to(self.shift)
+        return RaggedBags(values, bags.offsets.to(values.device))
 
 
 class DirichletMixer:

@@ -25,8 +25,8 @@ from offprint.methods.bags.inset_utility import (
     check_choice,
     mean_field,
 )
-from offprint.methods.bags.lcm import check_counts
-from offprint.models.batches import Batches
+from offprint.methods.bags.ragged import RaggedBags
+from offprint.models.batches import Batches, check_sizes
 from offprint.models.randomness import seeded
 from offprint.models.training import TrainingHistory, train
 
@@ -380,7 +380,7 @@ class SubsetSelector(BaseEstimator):
 
     def _check_parameters(self) -> None:
         check_choice("mode", self.mode, Mode)
-        check_counts(mc_samples=self.mc_samples, steps=self.steps)
+        check_sizes(mc_samples=self.mc_samples, steps=self.steps)
         for name in ("learning_rate", "temperature", "neg_ratio", "gradient_clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}")
@@ -464,14 +464,13 @@ def pad_sets(sets: Sets, subsets: Sequence[Any] | np.ndarray | Tensor | None = N
     shapes = {tuple(one.shape[1:]) for one in rows}
     if len(shapes) != 1:
         raise ValueError(f"sets must hold elements of one shape; got {sorted(shapes)}")
-    x = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    sizes = torch.tensor([len(one) for one in rows])
-    mask = torch.arange(x.shape[1]) < sizes[:, None]
+    bags = RaggedBags.from_list(rows)
+    x, mask = bags.padded()
     chosen = torch.zeros_like(mask)
     if subsets is not None:
         if len(subsets) != len(rows):
             raise ValueError(f"subsets must be as many as sets, {len(rows)}; got {len(subsets)}")
-        for row, subset, size in zip(chosen, subsets, sizes.tolist(), strict=True):
+        for row, subset, size in zip(chosen, subsets, bags.sizes.tolist(), strict=True):
             row[_positions("subsets", subset, size)] = True
     return PaddedSets(x, mask, chosen)
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from offprint.methods.bags.inset_utility import Summary, check_choice, checked_mask, encode_elements, summary
-from offprint.methods.bags.lcm import check_counts
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator, seeded
 
 Noise = Literal["ind", "copula"]
@@ -73,7 +73,7 @@ class Proposal:
         -------
         tensor, shape (sets, draws, points)
         """
-        check_counts(n_samples=n_samples)
+        check_sizes(n_samples=n_samples)
         check_choice("noise", noise, Noise)
         if not temperature > 0:
             raise ValueError(f"temperature must be positive; got {temperature}")
@@ -158,7 +158,7 @@ class CopulaRecognition(nn.Module):
         super().__init__()
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder must be a torch.nn.Module; got {type(encoder).__name__}")
-        check_counts(features=features, hidden_features=hidden_features, rank=rank)
+        check_sizes(features=features, hidden_features=hidden_features, rank=rank)
         check_choice("agg", agg, Literal["mean", "sum", "max"])
         self.encoder, self.agg, self.rank = encoder, agg, rank
         with seeded(generator):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import check_counts
+from offprint.models.batches import check_sizes
 from offprint.models.mlp import MLP
 from offprint.models.randomness import as_generator, seeded
 
@@ -129,7 +129,7 @@ class SetUtility(nn.Module):
         super().__init__()
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder must be a torch.nn.Module; got {type(encoder).__name__}")
-        check_counts(features=features, hidden_features=hidden_features)
+        check_sizes(features=features, hidden_features=hidden_features)
         check_choice("merge", merge, Merge)
         if not callable(agg):
             check_choice("agg", agg, Summary)
@@ -292,7 +292,7 @@ def mean_field(
     Xie et al., *Enhancing Neural Subset Selection*, arXiv:2402.03139.
     """
     mask = checked_mask(x, mask)
-    check_counts(n_steps=n_steps, n_samples=n_samples)
+    check_sizes(n_steps=n_steps, n_samples=n_samples)
     if q.shape != mask.shape or not bool(((q >= 0) & (q <= 1)).all()):
         raise ValueError(f"q must be probabilities of shape {tuple(mask.shape)}, as x has; got {tuple(q.shape)}")
     gains: Callable[[Tensor], Tensor]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from offprint.methods.bags.lcm_fold import Monoid, partial_folds, set_sizes, tree_fold
 from offprint.methods.bags.ragged import RaggedBags
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator, seeded
 
 Operator = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +53,7 @@ class CommutativeGRU(nn.Module):
 
     def __init__(self, features: int, *, generator: torch.Generator | int | None = None) -> None:
         super().__init__()
-        check_counts(features=features)
+        check_sizes(features=features)
         self.features = features
         with seeded(generator):
             self.cell = nn.GRUCell(features, features)
@@ -127,7 +128,7 @@ class SetAggregation(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels)
+        check_sizes(in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
 
     def forward(
@@ -333,7 +334,7 @@ class LCMAggregation(SetAggregation):
             ``assoc``, the mean of ‖(a ⊕ b) ⊕ c − a ⊕ (b ⊕ c)‖², and ``identity``, the mean of ‖a ⊕ e − a‖²: scalars to
             be added to a loss, each with a weight.
         """
-        check_counts(n_triples=n_triples)
+        check_sizes(n_triples=n_triples)
         sets = self.grouped(x, index)
         if len(sets.values) == 0:
             raise ValueError("x must hold at least one element to draw states from")
@@ -429,7 +430,7 @@ def permutation_gap(
         raise ValueError(f"x must be a finite matrix of at least one row; got shape {tuple(x.shape)}")
     if index.shape != x.shape[:1]:
         raise ValueError(f"index must hold one set per row of x, {len(x)}; got shape {tuple(index.shape)}")
-    check_counts(trials=trials)
+    check_sizes(trials=trials)
     source = as_generator(generator)
 
     def once() -> Tensor:
@@ -463,19 +464,3 @@ def in_random_order(sets: RaggedBags) -> RaggedBags:
     order = torch.randperm(len(sets.values), device=sets.values.device)
     order = order[sets.ids[order].argsort(stable=True)]
     return RaggedBags(sets.values[order], sets.offsets)
-
-
-def check_counts(**counts: int) -> None:
-    """Refuse numbers that are no integer of at least 1, naming the argument.
-
-    Returns
-    -------
-    None
-
-    Examples
-    --------
-    >>> check_counts(n_triples=3)
-    """
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be an integer of at least 1; got {count!r}")

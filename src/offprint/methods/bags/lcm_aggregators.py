@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import SetAggregation, check_counts, in_random_order
+from offprint.methods.bags.lcm import SetAggregation, in_random_order
 from offprint.methods.bags.pooling import AttentionPooling
 from offprint.methods.bags.ragged import RaggedBags
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator, seeded
 
 Reduction = Literal["sum", "mean", "max", "attention"]
@@ -224,7 +225,7 @@ class GRUAggregation(SetAggregation):
         dict
             ``swap``, the mean of ‖f(f(s, a), b) − f(f(s, b), a)‖² over states s that random prefixes lead to.
         """
-        check_counts(n_triples=n_triples)
+        check_sizes(n_triples=n_triples)
         sets = self.grouped(x, index)
         if len(sets.values) == 0:
             raise ValueError("x must hold at least one element to draw states from")

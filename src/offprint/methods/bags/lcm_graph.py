@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import LCMAggregation, SetAggregation, check_counts
+from offprint.methods.bags.lcm import LCMAggregation, SetAggregation
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator, seeded
 
 
@@ -62,7 +63,7 @@ class LCMConv(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels)
+        check_sizes(in_channels=in_channels, out_channels=out_channels)
         if edge_channels < 0:
             raise ValueError(f"edge_channels must be at least 0; got {edge_channels}")
         source = None if generator is None else as_generator(generator)

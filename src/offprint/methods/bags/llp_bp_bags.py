@@ -163,12 +163,7 @@ def align_counts(
     if n_rows is not None and len(index.ids) != n_rows:
         raise ValueError(f"bag_ids must hold one id per row, {n_rows}; got {len(index.ids)}")
     if isinstance(values, Mapping):
-        labels = index.labels.tolist()
-        if missing := [label for label in labels if label not in values]:
-            raise ValueError(f"{name} has no number for {len(missing)} of {len(labels)} bags, such as {missing[0]!r}")
-        if without_rows := values.keys() - set(labels):
-            raise ValueError(f"{name} has a number for bag {next(iter(without_rows))!r}, which has no rows in bag_ids")
-        values = [values[label] for label in labels]
+        values = index.in_order(values, name, "number")
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.shape != index.sizes.shape:
         raise ValueError(

@@ -17,6 +17,7 @@ from offprint.methods.bags.ragged import (
     segment_softmax,
     segment_sum,
 )
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import seeded
 
 
@@ -135,7 +136,7 @@ class AttentionPooling(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, hidden_features=hidden_features, n_heads=n_heads)
+        check_sizes(in_features=in_features, hidden_features=hidden_features, n_heads=n_heads)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {dropout}")
         self.in_features = in_features
@@ -197,7 +198,7 @@ class QueryPooling(nn.Module):
 
     def __init__(self, in_features: int, n_heads: int = 8, *, generator: torch.Generator | int | None = None) -> None:
         super().__init__()
-        _check_sizes(in_features=in_features, n_heads=n_heads)
+        check_sizes(in_features=in_features, n_heads=n_heads)
         if in_features % n_heads:
             raise ValueError(f"n_heads must divide in_features, {in_features}; got {n_heads}")
         self.in_features, self.n_heads = in_features, n_heads
@@ -251,12 +252,6 @@ def attend(
         rows = bags.values[:, None].expand(-1, logits.shape[1], -1)
     weights = segment_softmax(logits, bags.ids, bags.n_bags)
     return segment_sum(weights[:, :, None] * rows, bags.ids, bags.n_bags).flatten(1)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be an integer of at least 1; got {size!r}")
 
 
 def _check_bags(bags: RaggedBags, in_features: int | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -142,6 +142,20 @@ class RaggedBags:
         most = int(sizes.max()) if self.n_bags else 0
         return torch.arange(most, device=sizes.device) < sizes[:, None]
 
+    def padded(self) -> tuple[Shaped[Tensor, "bags most ..."], Bool[Tensor, "bags most"]]:
+        """Put bags side by side, filled up with zeros to the length of the largest, and return where rows are.
+
+        Examples
+        --------
+        >>> rows, mask = RaggedBags.from_list([torch.tensor([1.0, 2.0]), torch.tensor([3.0])]).padded()
+        >>> rows.tolist(), mask.tolist()
+        ([[1.0, 2.0], [3.0, 0.0]], [[True, True], [True, False]])
+        """
+        mask = self.mask
+        rows = self.values.new_zeros((*mask.shape, *self.values.shape[1:]))
+        rows[mask] = self.values
+        return rows, mask
+
     @property
     def n_bags(self) -> int:
         """How many bags there are, empty ones included."""
@@ -240,6 +254,22 @@ class BagIndex:
             raise TypeError(f"bag_ids must be integers or strings; got dtype {given.dtype}")
         labels, ids, sizes = np.unique(given, return_inverse=True, return_counts=True)
         return cls(ids, labels, sizes)
+
+    def in_order(self, given: Mapping[Any, Any], name: str, what: str) -> list[Any]:
+        """Return what a mapping from id holds in the order of :attr:`labels`: one ``what`` for each bag and no other.
+
+        Raises
+        ------
+        ValueError
+            If a bag has none, or one has no rows; ``name`` is what the mapping is called.
+        """
+        labels = self.labels.tolist()
+        if missing := [label for label in labels if label not in given]:
+            raise ValueError(f"{name} has no {what} for {len(missing)} of {len(labels)} bags, such as {missing[0]!r}")
+        if len(given) > len(labels):
+            extra = next(label for label in given if label not in set(labels))
+            raise ValueError(f"{name} has a {what} for bag {extra!r}, which has no rows in bag_ids")
+        return [given[label] for label in labels]
 
     def means(self, rows: Any) -> Any:
         """Return the mean row of each bag, for an array or sparse matrix of one row per id; O(size of ``rows``)."""

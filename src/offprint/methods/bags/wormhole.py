@@ -9,16 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from offprint.methods.bags.gde_distances import sinkhorn_divergence
-from offprint.methods.bags.gde_encoders import check_sizes, start_for_selu
+from offprint.methods.bags.gde_encoders import start_for_selu
 from offprint.methods.bags.gde_gaussian import check_float
-from offprint.methods.bags.gde_sets import Sets, as_bags, draw_points
-from offprint.methods.bags.ragged import RaggedBags
+from offprint.methods.bags.gde_sets import Sets, Standardised, as_bags, draw_points
+from offprint.models.batches import check_sizes
 from offprint.models.mlp import MLP
 from offprint.models.randomness import seeded
 from offprint.models.training import TrainingHistory, train
 
 
-class Wormhole(nn.Module):
+class Wormhole(Standardised):
     """Encode sample sets as vectors whose distances are the transport distances of the sets, and decode them.
 
     Each training step pairs up the sets of a batch, measures the transport distance of each pair, and asks the distance
@@ -90,10 +90,6 @@ class Wormhole(nn.Module):
             width = n_decoded * self.features
             self.decoder = MLP(self.latent_features, [hidden_features] * 2, width, activation=nn.SELU)
             start_for_selu(self.decoder)
-        self.shift: Tensor
-        self.scale: Tensor
-        self.register_buffer("shift", torch.zeros(()))
-        self.register_buffer("scale", torch.ones(()))
 
     def fit(
         self,
@@ -111,8 +107,7 @@ class Wormhole(nn.Module):
         n_points = int(bags.sizes.min()) if n_points is None else n_points
         if len(bags) < 2 or n_points < 2:
             raise ValueError(f"sets must be two or more, of two points or more; got {len(bags)} of {n_points}")
-        self.shift = bags.values.mean().to(self.shift)
-        self.scale = bags.values.std().clamp(min=1e-12).to(self.scale)
+        self._learn_scale(bags)
         standard = self._standard(bags)
         source = torch.Generator(standard.values.device).manual_seed(seed)
 
@@ -147,11 +142,6 @@ class Wormhole(nn.Module):
             raise ValueError(f"z must have shape (sets, {self.latent_features}); got {tuple(z.shape)}")
         points: Tensor = self._decoded(z / self.scale) * self.scale + self.shift
         return points
-
-    def _standard(self, bags: RaggedBags) -> RaggedBags:
-        """Return the sets as the networks see them: about zero, near unit scale, of their dtype and on their device."""
-        values = ((bags.values - self.shift.to(bags.values)) / self.scale.to(bags.values)).to(self.shift)
-        return RaggedBags(values, bags.offsets.to(values.device))
 
     def _decoded(self, z: Tensor) -> Tensor:
         points: Tensor = self.decoder(z).unflatten(1, (self.n_decoded, self.features))

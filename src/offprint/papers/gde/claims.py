@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from offprint.papers.gde.training import (
     tuned,
     wormhole,
 )
-from offprint.papers.run import Measurement, Run, measures
+from offprint.papers.run import Measurement, Run, listed, measures
 
 PUBLISHED = {"GDE": 0.952, "Wormhole": 0.841, "kernel mean at 0.1": 0.658}
 """Correlations of the published multinomial benchmark."""
@@ -377,8 +377,3 @@ def kernel_means(run: Run, bandwidth: float) -> Encode:
 def correlation(z: Tensor, chosen: tuple[np.ndarray, np.ndarray], wanted: np.ndarray) -> float:
     """Return the Spearman correlation of latent with known distances."""
     return float(spearmanr((z[chosen[0]] - z[chosen[1]]).norm(dim=1).numpy(), wanted).statistic)
-
-
-def listed(values: Mapping[str, float]) -> str:
-    """Return named numbers in a row."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())

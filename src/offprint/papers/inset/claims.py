@@ -21,7 +21,7 @@ from offprint.data.subsets import (
 )
 from offprint.papers.figure import Level, Panel, Series
 from offprint.papers.inset.arms import Arms, Draw, Setting, arms, chance, distance_to_mean, of_another_set
-from offprint.papers.run import Measurement, Run, measures
+from offprint.papers.run import Measurement, Run, listed, measures
 
 SMOKE = Setting(n_train=24, n_test=8, n_epochs=1, n_tuning=0, features=8, hidden_features=8)
 QUICK = Setting(n_train=500, n_test=200, n_epochs=20, n_tuning=6)
@@ -65,7 +65,7 @@ def context_beats_no_context(run: Run) -> Measurement:
     return Measurement(
         gains[1],
         also={"gain-at-five-masks": gains[5]},
-        note=f"{described(run)}. At M = 1: {listed(scores)}. No room, M = 1: gain {listed(roomless)}.",
+        note=f"{described(run)}. At M = 1: {listed(scores, '.1f')}. No room, M = 1: gain {listed(roomless, '.1f')}.",
     )
 
 
@@ -86,8 +86,8 @@ def context_helps_anomaly_detection(run: Run) -> Measurement:
     return Measurement(
         gains[1],
         also={"gain-at-five-masks": gains[5]},
-        note=f"{described(run)}. {listed(scores)}; random {chance(digits.task.test.chosen):.1f}. Training, validation "
-        "and test sets have images of their own.",
+        note=f"{described(run)}. {listed(scores, '.1f')}; random {chance(digits.task.test.chosen):.1f}. Training, "
+        "validation and test sets have images of their own.",
     )
 
 
@@ -112,8 +112,8 @@ def gain_comes_from_the_set_not_from_parameters(run: Run) -> Measurement:
     weights = small.n_weights(width, context=False) / small.n_weights(small.setting.hidden_features)
     return Measurement(
         scores["INSET"] - max(scores["EquiVSet, widened"], scores["INSET, another set"]),
-        note=f"{described(run)}. {listed(scores)}. Widened to {width} hidden units, {100 * weights:.1f}% of INSET's "
-        "weights.",
+        note=f"{described(run)}. {listed(scores, '.1f')}. Widened to {width} hidden units, {100 * weights:.1f}% of "
+        "INSET's weights.",
     )
 
 
@@ -165,7 +165,7 @@ def gain_is_stable_across_settings(run: Run) -> Measurement:
     )
     return Measurement(
         float(np.median(list(gains.values()))),
-        note=f"{described(run)}, for half as many epochs at rate 1e-3. Gain of each: {listed(gains)}.",
+        note=f"{described(run)}, for half as many epochs at rate 1e-3. Gain of each: {listed(gains, '.1f')}.",
     )
 
 
@@ -192,8 +192,8 @@ def context_helps_recommendation(run: Run) -> Measurement:
     )
     return Measurement(
         scores["INSET"] - scores["EquiVSet"],
-        note=f"{described(run)}, all at rate 1e-3 here, one mask. {listed(scores)}. F1 where the size is "
-        f"not given: {listed(f1)}; random of the right size {chance(shop.task.test.chosen):.1f}.",
+        note=f"{described(run)}, all at rate 1e-3 here, one mask. {listed(scores, '.1f')}. F1 where the size is "
+        f"not given: {listed(f1, '.1f')}; random of the right size {chance(shop.task.test.chosen):.1f}.",
     )
 
 
@@ -267,8 +267,3 @@ def described(run: Run) -> str:
         f"{s.n_train} training sets, {s.n_epochs} epochs, an encoder to {s.features} features for all, "
         f"{s.hidden_features} hidden units, mode diffMF, best of rates 1e-4 and 1e-3 after {s.n_tuning} epochs"
     )
-
-
-def listed(values: Mapping[str, float]) -> str:
-    """Return named numbers in a row."""
-    return ", ".join(f"{name} {value:.1f}" for name, value in values.items())

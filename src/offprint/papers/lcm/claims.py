@@ -39,7 +39,7 @@ from offprint.papers.lcm.second_minimum import (
     fit,
     second_minimum,
 )
-from offprint.papers.run import Measurement, Run, measures
+from offprint.papers.run import Measurement, Run, listed, measures
 
 SMOKE = Setting(n_sets=64, width=8, n_steps=3, n_tuning=1, n_test=16)
 QUICK = Setting(n_sets=2000, width=32, n_steps=200, n_tuning=20, n_test=200)
@@ -346,8 +346,3 @@ def fastest(works: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, 
             work()
             best[name] = min(best[name], time.perf_counter() - start)
     return best
-
-
-def listed(values: Mapping[str, float]) -> str:
-    """Return named numbers in a row."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())

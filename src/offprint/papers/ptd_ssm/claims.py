@@ -39,7 +39,7 @@ from offprint.papers.ptd_ssm.comparison import (
     state_space,
 )
 from offprint.papers.ptd_ssm.tasks import adding, delayed_copy, list_operations, sequential_digits, sinusoids
-from offprint.papers.run import Measurement, Run, measures
+from offprint.papers.run import Measurement, Run, listed, measures
 from offprint.statistics import slope_interval
 
 NOISE = 0.1
@@ -139,7 +139,7 @@ def extrapolates_in_frequency(run: Run) -> Measurement:
         _by_frequency(run, splits.test, {name: predictions[name] for name in ("S4-PTD", "S4D")}),
         caption="Predicting the amplitude of sinusoids faster than any that was seen in training.",
     )
-    return Measurement(errors["S4-PTD"] / errors["S4D"], 1.0, note=f"{note}; mean absolute errors {_listed(errors)}")
+    return Measurement(errors["S4-PTD"] / errors["S4D"], 1.0, note=f"{note}; mean absolute errors {listed(errors)}")
 
 
 def _by_frequency(run: Run, test: Pair, predictions: Mapping[str, Tensor]) -> Panel:
@@ -214,8 +214,8 @@ def robust_to_fourier_mode_noise(run: Run) -> Measurement:
     return Measurement(
         ratios["ratio"],
         1.0,
-        note=f"{setting.n_layers} blocks of width {setting.d_model}; {_listed(ratios)}; drops {_listed(drops)}; at "
-        f"another frequency {_listed(controls)}; accuracies {_listed(clean)}",
+        note=f"{setting.n_layers} blocks of width {setting.d_model}; {listed(ratios)}; drops {listed(drops)}; at "
+        f"another frequency {listed(controls)}; accuracies {listed(clean)}",
     )
 
 
@@ -273,7 +273,7 @@ def long_range_accuracy_not_worse(run: Run) -> Measurement:
         caption="Accuracy on three synthetic long-range tasks.",
     )
     differences = [scores["S4-PTD"][task] - scores["S4D"][task] for task in tasks]
-    accuracies = "; ".join(f"{name}: {_listed(values)}" for name, values in scores.items())
+    accuracies = "; ".join(f"{name}: {listed(values)}" for name, values in scores.items())
     return Measurement(min(differences), 0.0, note=f"accuracies in %: {accuracies}")
 
 
@@ -319,7 +319,3 @@ def _accuracy_over_size(run: Run, results: dict[float, PTD]) -> Panel:
         scores.append(100 * accuracy(model, splits.test))
     lines = [Series("S4-PTD", list(results), scores)]
     return Panel("‖E‖ / ‖A‖", "test accuracy on sequential digits (%)", lines, x_axis="log")
-
-
-def _listed(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())

@@ -27,7 +27,7 @@ from offprint.papers.rrcm.arms import (
     average,
     trained_denoiser,
 )
-from offprint.papers.run import Measurement, Run, measures
+from offprint.papers.run import Measurement, Run, listed, measures
 
 GAUSSIAN, CONSISTENCY = "Gaussian augmentation", "consistency, from scratch"
 DENOISER, CONTRASTIVE = "denoise, then classify", "contrastive, no trajectories"
@@ -77,7 +77,7 @@ def better_certified_accuracy(run: Run) -> Measurement:
         baseline=means[CONTRASTIVE] - strongest,
         also={"sanity": means[FULL_METHOD] - means[CONSISTENCY]},
         note=f"{setting.note}; a residual MLP of width {setting.width}. Average certified accuracy in %: "
-        f"{_listed(means)}. Chosen weights of the regulariser by sigma: {chosen_weights}. "
+        f"{listed(means)}. Chosen weights of the regulariser by sigma: {chosen_weights}. "
         + (f"Void or without any certificate: {', '.join(void)}. " if void else "No run collapsed. ")
         + "The baseline is contrastive pre-training without trajectories.",
     )
@@ -160,7 +160,7 @@ def representation_is_consistent(run: Run) -> Measurement:
     return Measurement(
         at_one[PLAIN] - at_one[GAUSSIAN],
         note=f"{setting.note}, but {n_steps} pre-training steps; sigma {sigma:g} in fine-tuning. Similarity at t = 1: "
-        f"{_listed(at_one)}; to other inputs' noisy features: {_listed(others)}; pre-trained only, told the level, "
+        f"{listed(at_one)}; to other inputs' noisy features: {listed(others)}; pre-trained only, told the level, "
         f"{told[levels.index(1.0)]:.3g}",
     )
 
@@ -190,7 +190,7 @@ def helps_more_with_few_labels(run: Run) -> Measurement:
         for name, value in means.items():
             scores[name].append(value)
         gaps.append(means[PLAIN] - means[CONSISTENCY])
-        notes.append(f"{n} labels: {_listed(means)}")
+        notes.append(f"{n} labels: {listed(means)}")
     names = [f"{100 * share:g}%" for share in shares]
     run.figure(
         Panel(
@@ -249,7 +249,3 @@ def _by_radius(found: Mapping[str, Sequence[Certificate]], classes: Tensor, sigm
         for name, certificates in found.items()
     ]
     return Panel("l2 radius", "certified accuracy (%)", lines, title=f"σ = {sigma:g}")
-
-
-def _listed(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())

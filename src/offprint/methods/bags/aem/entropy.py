@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from offprint.methods.bags.ragged import all_finite
+from offprint.models.batches import check_sizes
 
 Schedule = Literal["cosine", "constant"]
 Kind = Literal["entropy", "kl"]
@@ -174,8 +175,7 @@ def annealed_weight(
             raise ValueError(f"{name} must be finite; got {number}")
     if not epoch >= 0:
         raise ValueError(f"epoch must be at least 0; got {epoch}")
-    if isinstance(total_epochs, bool) or not isinstance(total_epochs, int) or total_epochs < 1:
-        raise ValueError(f"total_epochs must be an integer of at least 1; got {total_epochs!r}")
+    check_sizes(total_epochs=total_epochs)
     if schedule == "constant":
         return float(weight)
     gone = min(epoch / total_epochs, 1.0)

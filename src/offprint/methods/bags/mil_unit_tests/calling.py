@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float
 from sklearn.base import BaseEstimator, clone
 from torch import Tensor, nn
 
@@ -21,33 +21,6 @@ CALLS = ("auto", "padded", "ragged", "list", "bag")
 Output = Callable[[Any], Tensor]
 AGREEMENT = 1e-5
 """Largest difference, relative to the scores' size, between a bag alone and in a batch."""
-
-
-def padded(bags: RaggedBags) -> tuple[Shaped[Tensor, "bags most ..."], Bool[Tensor, "bags most"]]:
-    """Put bags side by side, filled up with zeros to the length of the largest.
-
-    Parameters
-    ----------
-    bags : RaggedBags
-        At least one bag.
-
-    Returns
-    -------
-    rows : tensor, shape (bags, most, ...)
-    mask : bool tensor, shape (bags, most)
-        True where there is a row.
-
-    Examples
-    --------
-    >>> rows, mask = padded(RaggedBags.from_list([torch.tensor([1.0, 2.0]), torch.tensor([3.0])]))
-    >>> rows.tolist(), mask.tolist()
-    ([[1.0, 2.0], [3.0, 0.0]], [[True, True], [True, False]])
-    """
-    sizes = bags.sizes
-    mask = torch.arange(int(sizes.max()), device=sizes.device) < sizes[:, None]
-    rows = bags.values.new_zeros((*mask.shape, *bags.values.shape[1:]))
-    rows[mask] = bags.values
-    return rows, mask
 
 
 @dataclass(frozen=True)
@@ -81,7 +54,7 @@ class Caller:
         if call == "bag":
             return torch.cat([self._read(model(bag), 1) for bag in bags])
         if call == "padded":
-            rows, mask = padded(bags)
+            rows, mask = bags.padded()
             name = _mask_name(model)
             found = model(rows, mask) if name is None else model(rows, **{name: mask})
         else:

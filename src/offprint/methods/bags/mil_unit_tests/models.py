@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.mil_unit_tests.calling import padded
 from offprint.methods.bags.pooling import AttentionPooling, QueryPooling
 from offprint.methods.bags.ragged import (
     RaggedBags,
@@ -17,6 +16,7 @@ from offprint.methods.bags.ragged import (
     segment_softmax,
     segment_sum,
 )
+from offprint.models.batches import check_sizes
 from offprint.models.mlp import MLP
 from offprint.models.randomness import seeded
 from offprint.models.transformer import TransformerEncoder
@@ -33,8 +33,7 @@ class BagModel(nn.Module):
 
     def __init__(self, in_features: int) -> None:
         super().__init__()
-        if isinstance(in_features, bool) or not isinstance(in_features, int) or in_features < 1:
-            raise ValueError(f"in_features must be an integer of at least 1; got {in_features!r}")
+        check_sizes(in_features=in_features)
         self.row_features: int | None = in_features
 
     def forward(
@@ -59,7 +58,11 @@ class BagModel(nn.Module):
             If the rows are not ``in_features`` long, the mask has another shape, or a bag is empty.
         """
         if isinstance(bags, Tensor):
-            bags = _ragged(bags, mask)
+            if bags.ndim != 3:
+                raise ValueError(
+                    f"bags must be RaggedBags or a tensor of shape (bags, most, features); got {tuple(bags.shape)}"
+                )
+            bags = RaggedBags.from_padded(bags, mask)
         shape = tuple(bags.values.shape)
         if len(shape) != 2 or self.row_features not in (None, shape[1]):
             raise ValueError(f"bags must hold rows of shape (n, {self.row_features or 'features'}); got {shape}")
@@ -264,7 +267,7 @@ class TransformerMIL(BagModel):
 
     def logits(self, bags: RaggedBags) -> Float[Tensor, " bags"]:
         """Return one logit per bag."""
-        rows, mask = padded(bags)
+        rows, mask = bags.padded()
         hidden = self.encoder(rows, mask)
         return _flat(self.head(hidden.masked_fill(~mask[:, :, None], -torch.inf).amax(1)))
 
@@ -412,7 +415,7 @@ class HopfieldMIL(BagModel):
         """Return one logit per bag."""
         rows = RaggedBags(self.embedding(bags.values), bags.offsets)
         if self.association_steps:
-            stored, mask = padded(rows)
+            stored, mask = rows.padded()
             state = stored
             for _ in range(self.association_steps):
                 scores = self.scaling * state @ stored.mT
@@ -440,7 +443,7 @@ def nearest_links(
     source, target : int64 tensors, shape (links,)
         Numbers of rows; without ``symmetric`` a row receives from its own neighbours. No link comes twice.
     """
-    rows, mask = padded(bags)
+    rows, mask = bags.padded()
     length = rows.shape[1]
     # Differences rather than inner products: they stay exact for rows that are far from the origin.
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").detach()
@@ -467,18 +470,6 @@ def _embedding(in_features: int, width: int, dropout: float, generator: Generato
         dropout=dropout,
         generator=generator,
     )
-
-
-def _ragged(bags: Tensor, mask: Tensor | None) -> RaggedBags:
-    if bags.ndim != 3:
-        raise ValueError(
-            f"bags must be RaggedBags or a tensor of shape (bags, most, features); got {tuple(bags.shape)}"
-        )
-    if mask is None:
-        mask = torch.ones(bags.shape[:2], dtype=torch.bool, device=bags.device)
-    if mask.dtype != torch.bool or mask.shape != bags.shape[:2]:
-        raise ValueError(f"mask must be bool of shape {tuple(bags.shape[:2])}; got {mask.dtype} of {tuple(mask.shape)}")
-    return RaggedBags(bags[mask], nn.functional.pad(mask.sum(1).cumsum(0), (1, 0)))
 
 
 def _probability(dropout: float) -> float:
