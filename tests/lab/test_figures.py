@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -76,6 +77,13 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
     for suffix in ("svg", "png"):
         assert draw(everything(), suffix) == draw(everything(), suffix)
     assert draw(everything(), "png").startswith(b"\x89PNG")
+
+
+def test_more_series_than_colours_can_still_be_told_apart() -> None:
+    series = [Series(str(i), [1.0], [float(i)], kind="dots") for i in range(len(COLOURS) + 1)]
+    drawing = draw(Figure([Panel("x", "y", series)]), "svg").decode()
+    marks = re.findall(rf'<path id="\w+" d="([^"]*)" style="stroke: {COLOURS[0]}', drawing)
+    assert len(set(marks)) == 2
 
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#121212"])

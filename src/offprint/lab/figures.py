@@ -23,6 +23,8 @@ INK = "#797979"
 """Text and axes: a grey with the same contrast, above 4.2, on white and on near-black."""
 
 COLOURS = ("#3b82c4", "#cc6a1e", "#3a9d6e", "#c2538f", "#8c7ae6", "#a0862a", "#1f93a6", "#c94f4f")
+MARKS = ("o", "s", "^", "D")
+"""One for each time round the colours."""
 
 LONGEST_TICKS = 40
 """Characters of a panel's bar labels that fit side by side."""
@@ -142,11 +144,12 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     names = list(dict.fromkeys(series.name for series in panel.series))
     bars = [series.name for series in panel.series if series.kind == "bars"]
     for series in panel.series:
-        colour = COLOURS[names.index(series.name) % len(COLOURS)]
+        rounds, place = divmod(names.index(series.name), len(COLOURS))
+        colour, mark = COLOURS[place], MARKS[rounds % len(MARKS)]
         if series.kind == "bars":
             _draw_bars(axes, series, colour, bars.index(series.name), len(bars))
         else:
-            _draw_points(axes, series, colour)
+            _draw_points(axes, series, colour, mark)
     for level in panel.levels:
         _draw_level(axes, level)
     _label(axes, panel)
@@ -179,14 +182,14 @@ def _thin_log_ticks(axes: Axes) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
-def _draw_points(axes: Axes, series: Series, colour: str) -> None:
+def _draw_points(axes: Axes, series: Series, colour: str, mark: str) -> None:
     x, y = np.asarray(series.x), np.asarray(series.y)
     if series.kind == "dots":
         error = None if series.low is None else np.abs(np.asarray([series.low, series.high]) - y)
-        axes.errorbar(x, y, error, fmt="o", ms=4, color=colour, label=series.name, elinewidth=1)
+        axes.errorbar(x, y, error, fmt=mark, ms=4, color=colour, label=series.name, elinewidth=1)
         return
-    mark = "o" if len(x) <= 20 and not series.dashed else None
-    axes.plot(x, y, color=colour, ls="--" if series.dashed else "-", lw=1.6, marker=mark, ms=3.5, label=series.name)
+    shown = mark if len(x) <= 20 and not series.dashed else None
+    axes.plot(x, y, color=colour, ls="--" if series.dashed else "-", lw=1.6, marker=shown, ms=3.5, label=series.name)
     if series.low is not None and series.high is not None:
         axes.fill_between(x, series.low, series.high, color=colour, alpha=0.2, lw=0)
 
