@@ -59,7 +59,7 @@ def _against_torchmil(bag: torch.Tensor) -> Iterator[harness.Comparison]:
     except ImportError:
         return
     reduce = nn.Sequential(nn.Linear(WIDTH, 128, bias=False), nn.ReLU())
-    peer = ABMIL((128,), att_dim=128, gated=True, feat_ext=reduce)
+    peer = ABMIL((WIDTH,), att_dim=128, gated=True, feat_ext=reduce)
     model, loss = GatedABMIL(WIDTH, generator=0), AEMLoss(weight=0.1)
     yield harness.compare(
         "ABMIL with the entropy term",

@@ -6,6 +6,7 @@ It looks for private functions where they were years ago; they are put there bef
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ def crown(model: nn.Module, x: Tensor, eps: float, *, matrices: bool) -> Callabl
     """Return a function that bounds the outputs in an l-infinity ball by CROWN.
 
     ``matrices`` keeps coefficients of convolutions as matrices: its patches do not know networks without convolutions.
+    The model is copied, since the package lets all its weights require gradients.
     """
     _prepare()
     from auto_LiRPA import BoundedModule, BoundedTensor  # type: ignore[import-not-found]
@@ -35,7 +37,7 @@ def crown(model: nn.Module, x: Tensor, eps: float, *, matrices: bool) -> Callabl
 
     logging.getLogger("auto_LiRPA").setLevel(logging.CRITICAL)
     options = {"conv_mode": "matrix" if matrices else "patches", "fixed_reducemax_index": True}
-    bounded = BoundedModule(model, x, bound_opts=options, device="cpu")
+    bounded = BoundedModule(copy.deepcopy(model), x, bound_opts=options, device="cpu")
 
     def run() -> tuple[Tensor, Tensor]:
         ball = BoundedTensor(x, PerturbationLpNorm(norm=np.inf, eps=eps))

@@ -65,9 +65,9 @@ class CommutativeGRU(nn.Module):
         for name, rows in (("left", left), ("right", right)):
             if rows.ndim != 2 or rows.shape[1] != self.features:
                 raise ValueError(f"{name} must have shape (pairs, {self.features}); got {tuple(rows.shape)}")
-        both: Tensor = self.cell(torch.cat([left, right]), torch.cat([right, left]))
-        one, other = both.chunk(2)
-        return (one + other) / 2
+        rows = torch.stack([left, right])
+        both: Tensor = self.cell(rows.flatten(0, 1), rows.flip(0).flatten(0, 1))
+        return torch.unflatten(both, 0, (2, -1)).mean(0)
 
 
 class _Commutative(nn.Module):

@@ -163,32 +163,32 @@ def tree_fold(
     sizes = set_sizes(x, ptr)
     if bool((sizes == 0).any()):
         identity = _identity(operator, x, identity)
-    states = [x] if identity is None else [x, identity.to(x)[None]]
-    # `at` says where the elements of the sets still climbing lie in the stack that was made last, `roots` where the
-    # result of each set lies in all stacks, one after the other.
-    roots = torch.where(sizes == 1, ptr[:-1], len(x))
+    single = (sizes == 1).nonzero()[:, 0]
+    done, results = [single], [x.index_select(0, ptr[single])]
+    if identity is not None:
+        empty = (sizes == 0).nonzero()[:, 0]
+        done.append(empty)
+        results.append(identity.to(x).expand(len(empty), *x.shape[1:]))
+    # `at` says where the elements of the sets still climbing lie in the stack that was made last.
     sets = (sizes > 1).nonzero()[:, 0]
     sizes = sizes[sets]
-    at, begin = _rows(ptr[sets], sizes), sum(map(len, states))
-    current = x
+    at, current = _rows(ptr[sets], sizes), x
     while len(sets):
-        pairs = sizes // 2
-        ends = sizes.cumsum(0)
-        starts = ends - sizes
-        left = _rows(starts, pairs, step=2)
-        odd = (sizes % 2).bool()
-        lone = at[ends[odd] - 1]
-        combined = _combine(operator, current.index_select(0, at[left]), current.index_select(0, at[left + 1]))
-        current = torch.cat([combined, current.index_select(0, lone)]) if len(lone) else combined
-        states.append(current)
+        pairs, odd = sizes // 2, (sizes % 2).bool()
+        last = sizes.cumsum(0)[odd] - 1
+        paired = torch.ones(len(at), dtype=torch.bool, device=at.device).index_fill(0, last, False)
+        left, right = torch.unflatten(current.index_select(0, at[paired]), 0, (-1, 2)).unbind(1)
+        combined = _combine(operator, left.contiguous(), right.contiguous())
+        current = torch.cat([combined, current.index_select(0, at[last])]) if len(last) else combined
         at = _climbed(pairs, odd, len(combined))
         sizes = pairs + odd
-        done = sizes == 1
-        roots = roots.index_copy(0, sets[done], begin + at[sizes.cumsum(0)[done] - 1])
-        begin += len(current)
-        at = at[~done.repeat_interleave(sizes)]
-        sets, sizes = sets[~done], sizes[~done]
-    return torch.cat(states).index_select(0, roots)
+        top = sizes == 1
+        if bool(top.any()):
+            done.append(sets[top])
+            results.append(current.index_select(0, at[sizes.cumsum(0)[top] - 1]))
+            at = at[~top.repeat_interleave(sizes)]
+            sets, sizes = sets[~top], sizes[~top]
+    return torch.cat(results).index_select(0, torch.cat(done).argsort())
 
 
 def partial_folds(
@@ -306,11 +306,11 @@ def _combine(operator: Operator, left: Tensor, right: Tensor) -> Tensor:
     return combined
 
 
-def _rows(starts: Tensor, counts: Tensor, step: int = 1) -> Tensor:
-    """Return start, start + step, ... for each start, as many as its count, one after the other."""
+def _rows(starts: Tensor, counts: Tensor) -> Tensor:
+    """Return start, start + 1, ... for each start, as many as its count, one after the other."""
     before = counts.cumsum(0) - counts
     within = torch.arange(int(counts.sum()), device=counts.device)
-    return step * within + (starts - step * before).repeat_interleave(counts, output_size=len(within))
+    return within + (starts - before).repeat_interleave(counts, output_size=len(within))
 
 
 def _climbed(pairs: Tensor, odd: Tensor, n_combined: int) -> Tensor:

@@ -43,6 +43,29 @@ def test_chunks_of_rows_change_nothing(name: str, method: str) -> None:
         torch.testing.assert_close(getattr(parts, one), getattr(whole, one), atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["residual", pytest.param("attention", marks=pytest.mark.slow)])
+def test_gradients_through_chunks_are_those_of_the_whole_and_keep_less(name: str) -> None:
+    model, x, bounded = captured(name)
+    found = []
+    for memory in (2**40, 1):
+        bytes_kept = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal bytes_kept
+            bytes_kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        model.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            bounds = bounded.compute_bounds(x, LpBall(INF, 0.05), memory=memory)
+        (bounds.upper - bounds.lower).sum().backward()
+        found.append(([parameter.grad for parameter in model.parameters()], bytes_kept))
+    (whole, most), (parts, least) = found
+    assert all(bool(one.abs().max() > 0) for one in whole[:2])
+    torch.testing.assert_close(parts, whole, atol=1e-9, rtol=1e-9)
+    assert least < most / 2
+
+
 @pytest.mark.parametrize(
     ("name", "method"),
     _cases(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.operators.base import LinesRelaxation, Plane, Relaxation
@@ -237,6 +238,25 @@ def concretize(problem: Problem, pulled: Pulled, sides: Sequence[bool]) -> list[
     for root, matrix in pulled.coefficients.items():
         bounds = [one + more for one, more in zip(bounds, _extremes(problem, root, matrix, sides), strict=True)]
     return bounds
+
+
+def extremes(
+    problem: Problem, target: Node, rows: Rows, sides: Sequence[bool], *, recompute: bool
+) -> tuple[list[Tensor], int]:
+    """Pull rows back and return the extremes of what they become, and ``widest`` of `Pulled`.
+
+    With ``recompute`` nothing is kept for gradients: `backward` pulls the rows once more. The relaxations on the way
+    must have been asked for before.
+    """
+
+    def found() -> tuple[list[Tensor], int]:
+        pulled = pull(problem, target, rows, sides, keep_sparse=True)
+        return concretize(problem, pulled, sides), pulled.widest
+
+    if not recompute:
+        return found()
+    kept: tuple[list[Tensor], int] = checkpoint(found, use_reentrant=False, preserve_rng_state=False)
+    return kept
 
 
 def _extremes(problem: Problem, root: Node, matrix: Tensor, sides: Sequence[bool]) -> list[Tensor]:

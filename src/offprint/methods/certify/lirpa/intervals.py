@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offprint.methods.certify.lirpa.backward import concretize, pull, units
+from offprint.methods.certify.lirpa.backward import extremes, units
 from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.operators.base import ElementwiseOperator, Interval
 from offprint.methods.certify.lirpa.operators.shape import Movement
@@ -217,9 +217,11 @@ class Sharpener:
             if self.schedule is not None:
                 parts.append(optimise(problem, node, units(problem, node, like, some), sides, self.schedule).bounds)
                 continue
-            pulled = pull(problem, node, units(problem, node, like, some), sides, keep_sparse=True)
-            parts.append(concretize(problem, pulled, sides))
-            chunk = max(chunk, _rows_in(self.memory, pulled.widest, like))
+            # The first part asks for all relaxations and says whether gradients are wanted.
+            recompute = bool(parts) and parts[0][0].requires_grad
+            ends, widest = extremes(problem, node, units(problem, node, like, some), sides, recompute=recompute)
+            parts.append(ends)
+            chunk = max(chunk, _rows_in(self.memory, widest, like))
         return [torch.cat([part[k] for part in parts]) for k in (0, 1)]
 
 

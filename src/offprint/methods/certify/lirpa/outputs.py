@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from offprint.methods.certify.lirpa.backward import Pulled, concretize, pull, units
+from offprint.methods.certify.lirpa.backward import Pulled, concretize, extremes, pull, units
 from offprint.methods.certify.lirpa.forward import Affine, concretize_affine, push_affine, roots_of
 from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.intervals import push, rows_at_once
@@ -66,15 +66,18 @@ def pulled_bounds(
             part = units(problem, target, like, torch.arange(start, stop, device=like.device).unsqueeze(1))
         else:
             part = rows[start * spread : stop * spread]
-        if schedule is None:
-            pulled = pull(problem, target, part, sides)
-            ends = concretize(problem, pulled, sides)
-        else:
+        if schedule is not None:
             result = optimise(problem, target, part, sides, schedule)
-            pulled, ends = result.pulled, result.bounds
+            ends = result.bounds
+            if return_A:
+                linear.append(result.pulled)
+        elif return_A:
+            linear.append(pull(problem, target, part, sides))
+            ends = concretize(problem, linear[-1], sides)
+        else:
+            recompute = bool(found) and found[0][0].requires_grad
+            ends, _ = extremes(problem, target, part, sides, recompute=recompute)
         found.append(ends)
-        if return_A:
-            linear.append(pulled)
     ends = [torch.cat([part[k] for part in found]) for k in range(len(sides))]
     shaped = {upper: _shaped(problem, target, end, rows is not None) for upper, end in zip(sides, ends, strict=True)}
     bounds = Bounds(shaped.get(False), shaped.get(True))
