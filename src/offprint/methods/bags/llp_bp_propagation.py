@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 
 from offprint.methods.bags.llp_bp_counts import CountFactors
 
+LARGE_COUPLING = 30.0
+
 
 @dataclass(frozen=True, eq=False)
 class Propagation:
@@ -135,8 +137,10 @@ def _iterate(logits, ends, couplings, forward, backward, damping, incoming):
     incoming[:] = 0.0
     for e in range(len(ends)):
         i, j = ends[e, 0], ends[e, 1]
-        to_j = _through(float(logits[i]) - backward[e], float(couplings[e]))
-        to_i = _through(float(logits[j]) - forward[e], float(couplings[e]))
+        coupling = float(couplings[e])
+        growth = math.expm1(min(abs(coupling), LARGE_COUPLING))
+        to_j = _through(float(logits[i]) - backward[e], coupling, growth)
+        to_i = _through(float(logits[j]) - forward[e], coupling, growth)
         residual = max(residual, abs(to_j - forward[e]), abs(to_i - backward[e]))
         forward[e] = damping * forward[e] + (1.0 - damping) * to_j
         backward[e] = damping * backward[e] + (1.0 - damping) * to_i
@@ -147,11 +151,16 @@ def _iterate(logits, ends, couplings, forward, backward, damping, incoming):
 
 @numba.njit(cache=True)
 @no_type_check  # numba compiles the bare function
-def _through(c, coupling):
-    """log(1 + exp(c + J)) - log(1 + exp(c)), without overflow."""
-    return (
-        max(c + coupling, 0.0) - max(c, 0.0) + math.log1p(math.exp(-abs(c + coupling))) - math.log1p(math.exp(-abs(c)))
-    )
+def _through(c, coupling, growth):
+    """log(1 + exp(c + J)) - log(1 + exp(c)), without overflow and with few logarithms; growth is expm1(|J|)."""
+    if abs(coupling) > LARGE_COUPLING:
+        tails = math.log1p(math.exp(-abs(c + coupling))) - math.log1p(math.exp(-abs(c)))
+        return max(c + coupling, 0.0) - max(c, 0.0) + tails
+    # Seen from the smaller of both exponents it is a logarithm of 1 and something above 0, so no digits cancel.
+    low = min(c, c + coupling)
+    odds = math.exp(-abs(low))
+    raised = math.log1p(growth * (1.0 if low >= 0 else odds) / (1.0 + odds))
+    return raised if coupling >= 0 else -raised
 
 
 def _sigmoid(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -221,7 +221,8 @@ class BoundedModule:
             Of "alpha-crown": optimise slopes for intermediate intervals as well, which costs as much for each.
         memory : int, optional
             About how many bytes of coefficients to hold at once; more rows are handled one part after the other. By
-            default 64 MiB on a processor, where little memory is also fast, and 1 GiB elsewhere.
+            default 64 MiB on a processor, where little memory is also fast, and 1 GiB elsewhere. Where gradients are
+            wanted, parts after the first are computed again in the backward pass instead of being kept.
 
         Returns
         -------
