@@ -10,7 +10,9 @@ import torch
 from jaxtyping import config
 from torch import nn
 
-from offprint.methods.bags.inset import SubsetSelector, jaccard, pad_sets, top
+from offprint.methods.bags.inset import SubsetSelector
+from offprint.methods.bags.inset_data import jaccard, pad_sets, top
+from offprint.methods.bags.inset_networks import subset_loss
 
 QUICK = {"features": 8, "hidden_features": 16, "learning_rate": 0.01, "n_epochs": 15, "batch_size": 32}
 
@@ -59,7 +61,7 @@ def test_the_utility_does_not_train_the_recognition_network():
     selector = SubsetSelector(mode="ind", **{**QUICK, "n_epochs": 1}).fit(sets, chosen)
     data, model = pad_sets(sets, chosen), selector.model_
     model.zero_grad()
-    selector._cross_entropy(selector._infer(model, data.x, data.mask), data.mask, data.chosen).backward()
+    subset_loss(model.infer(data.x, data.mask, 1, 5), data.mask, data.chosen, 1.0).backward()
     assert all(parameter.grad is None for parameter in model.recognition.parameters())
     assert all(parameter.grad is not None for parameter in model.utility.parameters())
 
@@ -117,6 +119,30 @@ def test_the_same_seed_learns_and_selects_the_same():
     assert np.array_equal(one.predict_proba(sets[:3])[0], one.predict_proba(sets[:3])[0])
 
 
+def test_a_search_raises_the_utility_of_what_is_selected():
+    """Of the given sizes, or of those that the utility itself prefers."""
+    sets, chosen = minority_sets(64)
+    more, sizes = [*minority_sets(20, seed=1)[0], *minority_sets(20, 7, 2, seed=2)[0]], [3] * 20 + [2] * 20
+    selector = SubsetSelector(mode="diffMF", **{**QUICK, "batch_size": 16}).fit(sets, chosen)
+    plain = selector.select(more, sizes)
+    for method in ("local", "greedy"):
+        searched = selector.select(more, sizes, search=method)
+        assert [len(one) for one in searched] == sizes
+        if method == "local":
+            assert (selector.utility(more, searched) >= selector.utility(more, plain) - 1e-5).all()
+    report = selector.search(more, sizes)
+    assert report.converged.all()
+    assert report.chosen.shape == (40, 10)
+    np.testing.assert_allclose(
+        report.utility, selector.utility(more, selector.select(more, sizes, search="local")), atol=1e-5
+    )
+    np.testing.assert_allclose(report.start_utility, selector.utility(more, plain), atol=1e-5)
+    unsized = selector.search(more, method="local")
+    assert (unsized.utility >= selector.search(more, [int(n) for n in unsized.chosen.sum(1)]).utility - 1e-4).all()
+    nothing = selector.search(more, method="greedy").start_utility
+    np.testing.assert_allclose(nothing, selector.utility(more, [[]] * 40), atol=1e-5)
+
+
 def test_overlap_of_known_subsets():
     found = jaccard([[1, 2, 3], [], [0], [True, True]], [[2, 3, 4], [], [], np.array([True, False])])
     assert found.tolist() == [0.5, 1.0, 0.0, 0.5]
@@ -161,6 +187,11 @@ TRAINED = SubsetSelector(mode="diffMF", **{**QUICK, "n_epochs": 1}).fit(SETS, CH
         (lambda: SubsetSelector(mc_samples=0).fit(SETS, CHOSEN), ValueError, "mc_samples"),
         (lambda: TRAINED.select(SETS, 11), ValueError, "size"),
         (lambda: TRAINED.select(SETS, [1, 2]), ValueError, "size"),
+        (lambda: TRAINED.select(SETS, 1.5), ValueError, "size"),
+        (lambda: TRAINED.select(SETS, search="none"), ValueError, "search"),
+        (lambda: TRAINED.search(SETS, method="none"), ValueError, "method"),
+        (lambda: TRAINED.search(SETS, max_moves=0), ValueError, "max_moves"),
+        (lambda: TRAINED.confidence(SETS, CHOSEN[:2]), ValueError, "subsets"),
         (lambda: TRAINED.predict_proba([np.ones((3, 2))]), ValueError, "sets"),
         (lambda: jaccard([[1]], [[1], [2]]), ValueError, "true"),
     ],

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import config
 from torch import nn
 
-from offprint.methods.bags.inset_utility import SetUtility, mean_field
+from offprint.methods.bags.inset_mean_field import mean_field
+from offprint.methods.bags.inset_utility import SetUtility
 
 MERGES = ("concat", "sum", "film")
 SUMMARIES = ("mean", "sum", "max", "attention")

@@ -128,6 +128,12 @@ def test_the_gap_is_that_of_two_elements_by_hand():
     gaps = [permutation_gap(aggregate, x, index, trials=1, generator=seed) for seed in range(40)]
     # f(2, 6) = -1 and f(6, 2) = 5: a trial gives 6 / 1 or 0. Of 40 fair coins neither side is missing.
     assert {round(gap, 6) for gap in gaps} == {0.0, 6.0}
+    # f(a, b) = a keeps the first of an order: 1, 2 or 4, where X itself gives 1. Two random orders differ by 0, 1, 2 or
+    # 3, X and a random one never by 2. In 40 trials each of the four is missing with a probability of at most 1e-4.
+    first = LCMAggregation(1, 1, project=False, op=lambda a, b: a).eval()
+    x, index = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 0, 0])
+    gaps = [permutation_gap(first, x, index, trials=1, generator=seed) for seed in range(40)]
+    assert {round(gap, 6) for gap in gaps} == {0.0, 1.0, 2.0, 3.0}
 
 
 def test_regularisers_are_the_formulas_and_vanish_for_a_monoid():
@@ -136,6 +142,9 @@ def test_regularisers_are_the_formulas_and_vanish_for_a_monoid():
     found = exact.regularisation(x, index, generator=0)
     assert found["assoc"].item() < 1e-20
     assert found["identity"].item() == 0
+    # f(a, b) = a is associative too, and does not commute: no grouping may change the order of a triple.
+    first = LCMAggregation(2, 2, project=False, op=lambda a, b: a, identity="zeros").double()
+    assert first.regularisation(x, index, generator=0)["assoc"].item() == 0
     # (a + b) / 2 folds one element, three times the same, to itself: then both groupings agree. With e = 0 it halves.
     mean = LCMAggregation(2, 2, project=False, op=lambda a, b: (a + b) / 2, identity="zeros").double()
     same = mean.regularisation(torch.full((1, 2), 3.0, dtype=torch.float64), generator=0)

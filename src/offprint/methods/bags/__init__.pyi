@@ -43,12 +43,15 @@ from .gde_invariance import check_distributional_invariance as check_distributio
 from .gde_sets import DirichletMixer as DirichletMixer
 from .gde_sets import fitted_gaussians as fitted_gaussians
 from .inset import SubsetSelector as SubsetSelector
-from .inset import jaccard as jaccard
+from .inset_confidence import expected_jaccard as expected_jaccard
+from .inset_data import jaccard as jaccard
+from .inset_mean_field import MeanField as MeanField
+from .inset_mean_field import mean_field as mean_field
 from .inset_recognition import CopulaRecognition as CopulaRecognition
 from .inset_recognition import Proposal as Proposal
-from .inset_utility import MeanField as MeanField
+from .inset_search import SubsetSearch as SubsetSearch
+from .inset_search import search_subsets as search_subsets
 from .inset_utility import SetUtility as SetUtility
-from .inset_utility import mean_field as mean_field
 from .lcm import CommutativeGRU as CommutativeGRU
 from .lcm import LCMAggregation as LCMAggregation
 from .lcm import SetAggregation as SetAggregation
@@ -143,6 +146,7 @@ __all__ = [
     "SetUtility",
     "Signal",
     "SimilarityGraph",
+    "SubsetSearch",
     "SubsetSelector",
     "SumMonoid",
     "TwoSmallestMonoid",
@@ -157,6 +161,7 @@ __all__ = [
     "commutative",
     "energy_distance",
     "estimate_signal",
+    "expected_jaccard",
     "fit_best",
     "fitted_gaussians",
     "gaussian_geodesic",
@@ -176,6 +181,7 @@ __all__ = [
     "proportions_from",
     "release_noise",
     "rho_path",
+    "search_subsets",
     "segment_center",
     "segment_entropy",
     "segment_max",

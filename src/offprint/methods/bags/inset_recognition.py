@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from offprint.methods.bags.inset_utility import Summary, check_choice, checked_mask, encode_elements, summary
+from offprint.methods.bags.inset_utility import check_choice, checked_mask, chunks, encode_elements, summary
 from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator, seeded
 
@@ -166,13 +166,36 @@ class CopulaRecognition(nn.Module):
             self.told = nn.Linear(features, hidden_features, bias=False) if context else None
             self.out = nn.Linear(hidden_features, 2 + rank)
 
-    def forward(self, x: Float[Tensor, "sets points ..."], mask: Bool[Tensor, "sets points"] | None = None) -> Proposal:
-        """Propose subsets of sets of shape (sets, points, ...), padded where the mask is False."""
+    def forward(
+        self,
+        x: Float[Tensor, "sets points ..."],
+        mask: Bool[Tensor, "sets points"] | None = None,
+        chunk_size: int | None = None,
+    ) -> Proposal:
+        """Propose subsets of sets of shape (sets, points, ...), padded where the mask is False.
+
+        Parameters
+        ----------
+        x : tensor, shape (sets, points, ...)
+            Elements, padded to the same number; finite.
+        mask : bool tensor, shape (sets, points), optional
+            Where there is an element; by default everywhere.
+        chunk_size : int, optional
+            The most elements, of all sets together, that go through the layers at a time, at least one of each set; by
+            default all. As for :meth:`.SetUtility.prepare`, but that encoded elements are kept.
+
+        Returns
+        -------
+        Proposal
+        """
         mask = checked_mask(x, mask)
-        encoded = encode_elements(self.encoder, x, mask)
-        hidden = self.own(encoded)
-        if self.told is not None:
-            told: Summary = self.agg
-            hidden = hidden + self.told(summary(encoded, mask, told))[:, None]
-        logits, deviation, factors = self.out(hidden.relu()).split([1, 1, self.rank], 2)
+        parts = chunks(x.shape[:2], chunk_size)
+        features = self.own.in_features
+        encoded = torch.cat([encode_elements(self.encoder, x[:, part], mask[:, part], features) for part in parts], 1)
+        told = None if self.told is None else self.told(summary(encoded, mask, self.agg))[:, None]
+        out = []
+        for part in parts:
+            hidden = self.own(encoded[:, part])
+            out.append(self.out((hidden if told is None else hidden + told).relu()))
+        logits, deviation, factors = torch.cat(out, 1).split([1, 1, self.rank], 2)
         return Proposal(logits[..., 0], nn.functional.softplus(deviation[..., 0]), factors.tanh(), mask)

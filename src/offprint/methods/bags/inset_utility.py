@@ -1,16 +1,17 @@
-"""The utility of a subset that knows the set it is part of, what each element adds to it, and mean-field steps."""
+"""The utility of a subset that knows the set it is part of, and what each element adds to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from offprint.models.batches import check_sizes
+from offprint.models.batches import check_count, check_sizes
 from offprint.models.mlp import MLP
 from offprint.models.randomness import as_generator, seeded
 
@@ -33,11 +34,17 @@ class PreparedSets:
         d, into which the summary of the whole set has gone.
     rest : callable
         ρ, from (..., hidden) to (..., 1).
+    chunk_size : int, optional
+        The most elements, of all sets together, whose gains are computed at a time; by default all.
     """
 
     elements: Float[Tensor, "sets points hidden"]
     offset: Float[Tensor, "sets hidden"]
     rest: Callable[[Tensor], Tensor]
+    chunk_size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.elements)
 
     def values(self, subsets: Subsets) -> Float[Tensor, "sets draws"]:
         """Return the utility of several subsets of each set."""
@@ -52,8 +59,15 @@ class PreparedSets:
         """
         sums = self._sums(subsets)
         sign = 1 - 2 * subsets.to(sums)
-        moved = sums[:, :, None] + sign[..., None] * self.elements[:, None]
-        return sign * (self.rest(moved)[..., 0] - self.rest(sums))
+        moved = [
+            self.rest(sums[:, :, None] + sign[:, :, part, None] * self.elements[:, None, part])[..., 0]
+            for part in chunks(self.elements.shape[:2], self.chunk_size)
+        ]
+        return sign * (torch.cat(moved, 2) - self.rest(sums))
+
+    def take(self, sets: Int64[Tensor, " taken"]) -> PreparedSets:
+        """Return some of the sets."""
+        return PreparedSets(self.elements[sets], self.offset[sets], self.rest, self.chunk_size)
 
     def _sums(self, subsets: Tensor) -> Tensor:
         return self.offset[:, None] + subsets.to(self.elements) @ self.elements
@@ -96,7 +110,7 @@ class SetUtility(nn.Module):
     -----
     The first layer of ρ is linear, and so applied to elements and to V once, never to subsets: after :meth:`prepare`,
     M subsets of N elements cost O(M · N · hidden_features + M · hidden_features²), and the gains of all their elements
-    O(M · N · hidden_features²) time and O(M · N · hidden_features) memory.
+    O(M · N · hidden_features²) time and O(M · N · hidden_features) memory, or O(M · chunk_size · hidden_features).
 
     Examples
     --------
@@ -146,6 +160,7 @@ class SetUtility(nn.Module):
         x: Float[Tensor, "sets points ..."],
         subsets: Subsets,
         mask: Bool[Tensor, "sets points"] | None = None,
+        chunk_size: int | None = None,
     ) -> Float[Tensor, "sets draws"]:
         """Return the utility of several subsets of each set.
 
@@ -157,12 +172,14 @@ class SetUtility(nn.Module):
             Boolean, or 0 and 1 in floating point.
         mask : bool tensor, shape (sets, points), optional
             Where there is an element; by default everywhere. What lies elsewhere never matters.
+        chunk_size : int, optional
+            As for :meth:`prepare`.
 
         Returns
         -------
         tensor, shape (sets, draws)
         """
-        prepared = self.prepare(x, mask)
+        prepared = self.prepare(x, mask, chunk_size)
         if subsets.ndim != 3 or (len(subsets), subsets.shape[2]) != x.shape[:2]:
             raise ValueError(
                 f"subsets must have shape ({len(x)}, draws, {x.shape[1]}), as x has; got {tuple(subsets.shape)}"
@@ -172,17 +189,43 @@ class SetUtility(nn.Module):
         return prepared.values(subsets)
 
     def prepare(
-        self, x: Float[Tensor, "sets points ..."], mask: Bool[Tensor, "sets points"] | None = None
+        self,
+        x: Float[Tensor, "sets points ..."],
+        mask: Bool[Tensor, "sets points"] | None = None,
+        chunk_size: int | None = None,
     ) -> PreparedSets:
-        """Compute all that does not depend on the subset, once for each set; ``x`` and ``mask`` as for a call."""
+        """Compute all that does not depend on the subset, once for each set.
+
+        Parameters
+        ----------
+        x, mask
+            As for a call.
+        chunk_size : int, optional
+            The most elements, of all sets together, that are encoded at a time, and whose gains are computed at a time:
+            for sets of very many elements. At least one of each set, and by default all. Elements are then encoded
+            twice, once for the summary, and only what the first layer makes of them is kept. The encoder must treat
+            each by itself, as batch norm does in evaluation mode alone. A callable ``agg`` gets all of them at once.
+
+        Returns
+        -------
+        PreparedSets
+        """
         mask = checked_mask(x, mask)
-        encoded = encode_elements(self.encoder, x, mask)
-        if encoded.shape[2] != self.features:
-            raise ValueError(f"encoder must return rows of {self.features} features; got {encoded.shape[2]}")
-        offset = self.first.bias.expand(len(x), -1)
+        parts = chunks(x.shape[:2], chunk_size)
+
+        # Where there is one part, the second look at it costs nothing.
+        @functools.lru_cache(maxsize=1)
+        def encoded(k: int) -> Tensor:
+            return encode_elements(self.encoder, x[:, parts[k]], mask[:, parts[k]], self.features)
+
+        offset, told = self.first.bias.expand(len(x), -1), None
         if self.context is not None:
-            encoded, offset = self._merged(encoded, self.summarise(encoded, mask))
-        return PreparedSets(nn.functional.linear(encoded, self.first.weight), offset, self.rest)
+            offset, told = self._merged(self._summary(encoded, mask, parts))
+        elements = [
+            nn.functional.linear(encoded(k) if told is None else encoded(k) * told[:, None], self.first.weight)
+            for k in range(len(parts))
+        ]
+        return PreparedSets(torch.cat(elements, 1), offset, self.rest, chunk_size)
 
     def summarise(
         self, encoded: Float[Tensor, "sets points features"], mask: Bool[Tensor, "sets points"]
@@ -196,142 +239,78 @@ class SetUtility(nn.Module):
             raise ValueError(f"agg must return shape {(len(encoded), self.features)}; got {tuple(found.shape)}")
         return found
 
-    def _merged(self, encoded: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the elements as the first layer is to see them, and the offset."""
+    def _summary(self, encoded: Callable[[int], Tensor], mask: Tensor, parts: Sequence[slice]) -> Tensor:
+        """Summarise each set part by part, which is exact for each of the summaries."""
+        if len(parts) == 1 or callable(self.agg):
+            rows = encoded(0) if len(parts) == 1 else torch.cat([encoded(k) for k in range(len(parts))], 1)
+            return self.summarise(rows, mask)
+        if self.score is None:
+            wanted: Summary = "max" if self.agg == "max" else "sum"
+            each = torch.stack([summary(encoded(k), mask[:, part], wanted) for k, part in enumerate(parts)])
+            if wanted == "max":
+                return each.amax(0)
+            return each.sum(0) / (mask.sum(1, keepdim=True) if self.agg == "mean" else 1)
+        means, weights = [], []
+        for k, part in enumerate(parts):
+            rows = encoded(k)
+            # Far below any logit, yet finite: a part of a set may hold no element at all.
+            logits = self.score(rows)[..., 0].masked_fill(~mask[:, part], torch.finfo(rows.dtype).min / 2)
+            means.append(torch.einsum("sp,spf->sf", logits.softmax(1), rows))
+            weights.append(logits.logsumexp(1))
+        return torch.einsum("sk,skf->sf", torch.stack(weights, 1).softmax(1), torch.stack(means, 1))
+
+    def _merged(self, whole: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the offset, and what elements are multiplied with before the first layer, if with anything."""
         assert self.context is not None
         told: Tensor = self.context(whole)
         if self.merge == "concat":
-            return encoded, self.first.bias + told
+            return self.first.bias + told, None
         if self.merge == "sum":
-            return encoded, self.first(told)
+            return self.first(told), None
         scale, shift = told.chunk(2, 1)
-        return encoded * (1 + scale[:, None]), self.first(shift)
+        return self.first(shift), 1 + scale
 
 
-@dataclass(frozen=True, eq=False)
-class MeanField:
-    """Marginal probabilities after some mean-field steps.
-
-    Parameters
-    ----------
-    probabilities : tensor, shape (sets, points)
-        That each element belongs to the subset; 0 where there is none.
-    logits : tensor, shape (sets, points)
-        Their logits, which are the mean gains: what a loss is best computed from.
-    n_steps : int
-        Steps taken.
-    change : float
-        The largest change of a probability in the last step. Draws are random, so it does not fall to zero.
-    """
-
-    probabilities: Float[Tensor, "sets points"]
-    logits: Float[Tensor, "sets points"]
-    n_steps: int
-    change: float
-
-
-def mean_field(
-    utility: SetUtility | Callable[[Tensor, Tensor], Tensor],
-    x: Float[Tensor, "sets points ..."],
-    q: Float[Tensor, "sets points"],
-    n_steps: int = 1,
-    n_samples: int = 5,
-    mask: Bool[Tensor, "sets points"] | None = None,
-    *,
-    generator: torch.Generator | int | None = None,
-) -> MeanField:
-    """Take mean-field steps towards the marginals of p(S) ∝ exp F(S; V).
-
-    A step draws subsets from q, each element by itself, and sets qᵢ to σ(mean of F(S with i) − F(S without i)).
-
-    Parameters
-    ----------
-    utility : SetUtility or callable
-        A callable takes x and subsets of shape (sets, draws, points), boolean, and returns utilities (sets, draws).
-    x : tensor, shape (sets, points, ...)
-        Elements, padded to the same number; finite.
-    q : tensor, shape (sets, points)
-        Where to start: probabilities in [0, 1], such as 0.5 throughout.
-    n_steps : int
-        At least 1. Gradients flow through the last one.
-    n_samples : int
-        Subsets drawn a step, at least 1. All elements share them, so each has a mean over ``n_samples`` of them.
-    mask : bool tensor, shape (sets, points), optional
-        Where there is an element; by default everywhere.
-    generator : torch.Generator or int, optional
-        Source (or seed) of the draws; by default torch's global state.
-
-    Returns
-    -------
-    MeanField
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, x is not finite, q is outside [0, 1] or a count is below 1.
-    TypeError
-        If x is no floating-point tensor.
-
-    Notes
-    -----
-    With a :class:`SetUtility`, sets · n_samples · points evaluations a step and as much memory, since the sum over each
-    subset is formed once and changed by one element at a time. A callable is evaluated on every subset in full.
+def chunks(shape: Sequence[int], chunk_size: int | None) -> list[slice]:
+    """Cut the points of padded sets of this shape, (sets, points, ...), so that a part has at most so many elements.
 
     Examples
     --------
-    Where F is a sum over elements, one step is exact from anywhere:
-
-    >>> x = torch.tensor([[[2.0], [-1.0], [0.0]]])
-    >>> found = mean_field(lambda x, subsets: (subsets * x[:, None, :, 0]).sum(2), x, torch.full((1, 3), 0.3))
-    >>> torch.allclose(found.probabilities, torch.sigmoid(x[..., 0])), found.n_steps
-    (True, 1)
-
-    References
-    ----------
-    Ou et al., *Learning Neural Set Functions Under the Optimal Subset Oracle*, arXiv:2203.01693, section 3.
-    Xie et al., *Enhancing Neural Subset Selection*, arXiv:2402.03139.
+    >>> chunks((2, 5), 4)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    mask = checked_mask(x, mask)
-    check_sizes(n_steps=n_steps, n_samples=n_samples)
-    if q.shape != mask.shape or not bool(((q >= 0) & (q <= 1)).all()):
-        raise ValueError(f"q must be probabilities of shape {tuple(mask.shape)}, as x has; got {tuple(q.shape)}")
-    gains: Callable[[Tensor], Tensor]
-    gains = utility.prepare(x, mask).gains if isinstance(utility, SetUtility) else _gains_of(utility, x, mask)
-    source = None if generator is None else as_generator(generator)
-    before = q.detach()
-    for step in range(n_steps):
-        chance = before.masked_fill(~mask, 0.0)[:, None].expand(-1, n_samples, -1)
-        subsets = torch.bernoulli(chance, generator=source).bool()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and step == n_steps - 1):
-            logits = gains(subsets).mean(1)
-        after = logits.sigmoid().masked_fill(~mask, 0.0)
-        change = float((after.detach() - before).masked_fill(~mask, 0.0).abs().max())
-        before = after.detach()
-    return MeanField(after, logits, n_steps, change)
+    check_count("chunk_size", chunk_size)
+    n_sets, n_points = shape[:2]
+    width = n_points if chunk_size is None else max(1, chunk_size // n_sets)
+    return [slice(start, min(start + width, n_points)) for start in range(0, n_points, width)]
 
 
 def encode_elements(
-    encoder: nn.Module, x: Float[Tensor, "sets points ..."], mask: Bool[Tensor, "sets points"]
+    encoder: nn.Module, x: Float[Tensor, "sets points ..."], mask: Bool[Tensor, "sets points"], features: int
 ) -> Float[Tensor, "sets points features"]:
     """Encode the elements that are there, and only these: what is padded must not even reach a batch norm.
 
     Raises
     ------
     ValueError
-        If the encoder does not take them, or does not return one row for each.
+        If the encoder does not take them, or does not return one row of this many features for each.
 
     Examples
     --------
-    >>> encode_elements(nn.Linear(1, 2), torch.ones(1, 2, 1), torch.tensor([[True, False]]))[0, 1].tolist()
+    >>> encode_elements(nn.Linear(1, 2), torch.ones(1, 2, 1), torch.tensor([[True, False]]), 2)[0, 1].tolist()
     [0.0, 0.0]
     """
+    if not bool(mask.any()):
+        return x.new_zeros(*mask.shape, features)
     try:
         rows: Tensor = encoder(x[mask])
     except RuntimeError as error:
         raise ValueError(f"x must hold elements that the encoder takes; given {tuple(x.shape)}, {error}") from error
     if rows.ndim != 2 or len(rows) != int(mask.sum()):
         raise ValueError(f"encoder must return one row per element; got shape {tuple(rows.shape)}")
-    return rows.new_zeros(*mask.shape, rows.shape[1]).masked_scatter(mask[..., None], rows)
+    if rows.shape[1] != features:
+        raise ValueError(f"encoder must return rows of {features} features; got {rows.shape[1]}")
+    return rows.new_zeros(*mask.shape, features).masked_scatter(mask[..., None], rows)
 
 
 def summary(
@@ -396,20 +375,3 @@ def _context(merge: Merge, features: int, hidden: int, source: torch.Generator |
     if merge == "concat":
         return MLP(features, [], hidden, bias=False, generator=source)
     return MLP(features, [features], features if merge == "sum" else 2 * features, generator=source)
-
-
-def _gains_of(
-    utility: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor
-) -> Callable[[Tensor], Float[Tensor, "sets draws points"]]:
-    """Return the gains of any utility, from every subset in full."""
-    eye = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-
-    def gains(subsets: Tensor) -> Tensor:
-        n_sets, n_draws, n_points = subsets.shape
-        subsets = subsets[:, :, None]
-        with_one, without = (
-            utility(x, one.flatten(1, 2)).reshape(n_sets, n_draws, n_points) for one in (subsets | eye, subsets & ~eye)
-        )
-        return (with_one - without) * mask[:, None]
-
-    return gains

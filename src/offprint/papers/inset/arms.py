@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from offprint.data.subsets import SubsetData
-from offprint.methods.bags.inset import SubsetSelector, jaccard, top
+from offprint.methods.bags.inset import SubsetSelector
+from offprint.methods.bags.inset_data import jaccard, top
 from offprint.methods.bags.inset_utility import SetUtility
 from offprint.models.mlp import MLP
 from offprint.models.sets import DeepSets, SetTransformer
