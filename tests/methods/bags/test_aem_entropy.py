@@ -166,9 +166,49 @@ def test_entropy_beyond_the_floor_is_not_rewarded():
     assert EntropyPenalty(kind="kl")(LOGITS).item() == pytest.approx(math.log(7 / 3) - math.log(2), abs=1e-6)
 
 
+TWO_BAGS = (torch.zeros(2, 2), torch.stack([LOGITS, torch.zeros(3)])[:, None])
+"""A bag of entropy 0.955700, and one of ln 3."""
+
+
+@pytest.mark.parametrize("weight", [(0.1, 0.4), [0.1, 0.4], {1: 0.4, 0: 0.1}])
+def test_weights_by_class_go_by_the_bags_label(weight):
+    """By hand: the mean over bags of each one's weight times its negative entropy."""
+    loss, spread = AEMLoss(weight=weight, total_epochs=50), math.log(3)
+    value = loss(TWO_BAGS, torch.tensor([0, 1]))
+    assert value.item() == pytest.approx(math.log(2) - (0.1 * 0.955700 + 0.4 * spread) / 2, abs=1e-6)
+    assert loss.terms.neg_entropy.item() == pytest.approx(-(0.955700 + spread) / 2, abs=1e-6)
+    assert loss.terms.penalty.item() == pytest.approx(-(0.1 * 0.955700 + 0.4 * spread) / 2, abs=1e-6)
+    assert loss.terms.weight == pytest.approx(0.25)
+    swapped = loss(TWO_BAGS, torch.tensor([1, 0]), epoch=25)  # half of the way, where a cosine is at half
+    assert swapped.item() == pytest.approx(math.log(2) - (0.2 * 0.955700 + 0.05 * spread) / 2, abs=1e-6)
+    both = loss(TWO_BAGS, torch.tensor([1, 1]))
+    assert both.item() == pytest.approx(math.log(2) - 0.4 * (0.955700 + spread) / 2, abs=1e-6)
+
+
+def test_a_class_of_weight_zero_is_left_alone():
+    logits = TWO_BAGS[1].clone().requires_grad_()
+    AEMLoss(weight=(0.0, 0.4))((TWO_BAGS[0], logits), torch.tensor([1, 0])).backward()
+    # Half of 0.4 times what the closed form says for the first bag, nothing for the second.
+    expected = [0.2 * slope for slope in (-0.141459, -0.084875, 0.226334)]
+    assert logits.grad[0, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert not logits.grad[1].any()
+
+
+def test_equal_weights_by_class_are_one_weight():
+    """Also for several rows and stages, with rows that see nothing."""
+    bag = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+    for made in (DSMIL(6, 2, generator=0), DTFDMIL(6, n_parts=3, generator=0)):
+        torch.manual_seed(0)
+        output, y = made(RaggedBags.from_list([bag, bag[:2]])), torch.tensor([0, 1])  # of two, a third part is empty
+        one, by_class = AEMLoss(weight=0.3), AEMLoss(weight=(0.3, 0.3))
+        torch.testing.assert_close(by_class(output, y), one(output, y))
+        torch.testing.assert_close(by_class.terms.penalty, one.terms.penalty)
+        torch.testing.assert_close(one.terms.penalty, 0.3 * one.terms.neg_entropy)
+
+
 def steps(model, bags, y, loss_of, n_steps):
     """Train by hand and return the parameters after each step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
     trajectory = []
     for step in range(n_steps):
         optimizer.zero_grad()
@@ -260,6 +300,17 @@ def test_the_loss_takes_each_frameworks_own():
         (lambda: AEMLoss(floor=0.0), ValueError, "floor"),
         (lambda: AEMLoss()(MILOutput(torch.zeros(1, 2)), torch.tensor([0])), ValueError, "no attention"),
         (lambda: AEMLoss()(pair(LOGITS), torch.tensor([0, 1])), ValueError, "target"),
+        (lambda: AEMLoss(weight=(0.1, -0.1)), ValueError, "weight.*allow_negative=True"),
+        (lambda: AEMLoss(weight=(0.1, math.nan)), ValueError, "weight"),
+        (lambda: AEMLoss(weight=()), ValueError, "weight must hold one number per class"),
+        (lambda: AEMLoss(weight="0.1"), ValueError, "weight must hold one number per class"),
+        (lambda: AEMLoss(weight={0: 0.1, 2: 0.1}), ValueError, "weight must hold every class from 0 on"),
+        (lambda: AEMLoss(weight={}), ValueError, "weight must hold every class from 0 on"),
+        (
+            lambda: AEMLoss(weight=(0.1,) * 3)(TWO_BAGS, Y[:2]),
+            ValueError,
+            "one number for each of the model's 2 classes",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(made, error, named, as_users_call_it):
@@ -275,4 +326,4 @@ def test_choices_that_do_not_exist_are_refused(as_users_call_it):
         attention_entropy([0.0, 1.0])
     with pytest.raises(TypeError, match="mask"):
         attention_entropy(torch.zeros(3), torch.ones(3))
-    assert AEMLoss(weight=-0.1, allow_negative=True).penalty.weight == -0.1
+    assert AEMLoss(weight=-0.1, allow_negative=True).penalties[0].weight == -0.1

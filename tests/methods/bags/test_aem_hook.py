@@ -150,7 +150,9 @@ def test_a_weight_of_zero_changes_no_bit_of_training(bag):
         for _ in range(10):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(bag), Y)
-            (loss if term is None else loss + term()).backward()
+            added = torch.zeros(()) if term is None else term()
+            assert added.item() == 0
+            (loss + added).backward()
             optimizer.step()
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -103,6 +103,15 @@ def test_two_nodes():
     np.testing.assert_allclose(found.marginals, [0.6492743, 0.5214273], atol=1e-6)
 
 
+@pytest.mark.parametrize("strength", [29.0, 31.0, 90.0, 2000.0, -29.0, -31.0, -90.0, -2000.0])
+def test_pairs_of_any_strength_are_exact(strength):
+    """Fields that nearly undo the couplings, so that neither label is certain; 2000 is too large for an exponential."""
+    theta = np.array([0.7, -0.2, 1.1]) - strength / 2
+    edges, couplings = np.array([[0, 1], [1, 2]]), np.array([strength, strength])
+    found = belief_propagation(theta, edges, couplings, max_iter=500, tol=1e-12)
+    np.testing.assert_allclose(found.marginals, by_enumeration(theta, edges, couplings), atol=1e-9)
+
+
 def test_loops_stay_close():
     """Twelve nodes on a graph of two nearest neighbours with three bags of four: a loopy model, enumerable."""
     rng = np.random.default_rng(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,13 @@ from torch import Tensor, nn
 from offprint.methods.bags.aem.entropy import Kind, Schedule
 from offprint.methods.bags.aem.features import SlideDataset
 from offprint.methods.bags.aem.loss import AEMLoss
-from offprint.methods.bags.aem.models import refuse_not_finite
 from offprint.methods.bags.aem.output import MILOutput
-from offprint.methods.bags.ragged import RaggedBags, shuffled_ranks
+from offprint.methods.bags.aem.sources import Bags, BagSource, Labels, labels_of, subsampled
+from offprint.methods.bags.ragged import RaggedBags
 from offprint.models.batches import check_count
 from offprint.models.evaluation import device_of, evaluating
 from offprint.models.randomness import as_generator
 from offprint.models.training import Step, TrainingHistory, train
-
-Bags = Sequence[Float[np.ndarray, "_ features"] | Float[Tensor, "_ features"]] | RaggedBags | SlideDataset
-Labels = Sequence[Any] | Shaped[np.ndarray, " _"] | Shaped[Tensor, " _"]
 
 
 class MILClassifier(ClassifierMixin, BaseEstimator):
@@ -43,8 +40,8 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
         Of AdamW, positive; it falls to 0 along half a cosine, step by step.
     epochs : int
         Passes over the bags, at least 1.
-    aem_weight : float
-        λ at the first epoch, at least 0; 0 trains without the entropy.
+    aem_weight : float, or mapping of label to float
+        λ at the first epoch, at least 0; 0 trains without the entropy. A mapping holds that of bags of each label.
     schedule : {"cosine", "constant"}
         How λ goes to 0, or stays.
     subsample : float
@@ -59,6 +56,8 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
         Of AdamW, at least 0.
     normalize : bool
         Divide entropy by the logarithm of the number of instances.
+    floor : float, optional
+        Reward entropy up to this only, in nats or, normalised, in [0, 1]; by default without end.
     kind : {"entropy", "kl"}
         "kl" penalises KL(uniform ‖ attention) instead.
     device : torch.device or str, optional
@@ -114,7 +113,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
         model: nn.Module,
         learning_rate: float = 1e-4,
         epochs: int = 50,
-        aem_weight: float = 0.1,
+        aem_weight: float | Mapping[Any, float] = 0.1,
         schedule: Schedule = "cosine",
         subsample: float = 1.0,
         seed: int = 0,
@@ -123,6 +122,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
         validate_every: int = 1,
         weight_decay: float = 1e-5,
         normalize: bool = False,
+        floor: float | None = None,
         kind: Kind = "entropy",
         device: torch.device | str | None = None,
         progress: Callable[[float, float, str], None] | None = None,
@@ -138,6 +138,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
         self.validate_every = validate_every
         self.weight_decay = weight_decay
         self.normalize = normalize
+        self.floor = floor
         self.kind = kind
         self.device = device
         self.progress = progress
@@ -158,16 +159,17 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
         -------
         MILClassifier
         """
-        penalty = self._checked()
-        source, labels = _Source(bags, "bags"), _labels(bags, y, "y")
+        self._check()
+        source, labels = BagSource(bags, "bags"), labels_of(bags, y, "y")
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2 or len(labels) != len(source):
             raise ValueError(
                 f"y must hold one label for each of {len(source)} bags, of at least two classes; got {len(labels)} "
                 f"labels of {len(self.classes_)}"
             )
+        loss = self._loss()
         held_out = None if val is None else self._held_out(val)
-        fitting = _Fitting(self, source, torch.from_numpy(codes), penalty)
+        fitting = _Fitting(self, source, torch.from_numpy(codes), loss)
         self.history_: TrainingHistory = train(
             self.model,
             fitting.loss,
@@ -209,7 +211,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
         source = self._fitted_to([bag])
         return self._outputs(source, [0]).instance_weights[0].cpu().numpy()
 
-    def _checked(self) -> AEMLoss:
+    def _check(self) -> None:
         if not isinstance(self.model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module; got {type(self.model).__name__}")
         check_count("epochs", self.epochs)
@@ -220,13 +222,23 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"weight_decay must be at least 0 and finite; got {self.weight_decay}")
         if not 0 < self.subsample <= 1:
             raise ValueError(f"subsample must be in (0, 1]; got {self.subsample}")
-        if not 0 <= self.aem_weight < math.inf:
-            raise ValueError(f"aem_weight must be at least 0 and finite; got {self.aem_weight}")
+
+    def _loss(self) -> AEMLoss:
+        """Return the loss, its weights in the order of ``classes_``."""
+        weight: Any = self.aem_weight
+        if isinstance(weight, Mapping):
+            if set(weight) != set(self.classes_.tolist()):
+                raise ValueError(f"aem_weight must hold each label of {self.classes_.tolist()}; got {list(weight)}")
+            weight = [weight[label] for label in self.classes_.tolist()]
+        for one in weight if isinstance(weight, list) else [weight]:
+            if not 0 <= one < math.inf:
+                raise ValueError(f"aem_weight must be at least 0 and finite; got {one}")
         return AEMLoss(
-            weight=self.aem_weight,
+            weight=weight,
             schedule=self.schedule,
             total_epochs=self.epochs,
             normalize=self.normalize,
+            floor=self.floor,
             kind=self.kind,
         )
 
@@ -236,7 +248,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
 
     def _held_out(self, val: tuple[Bags, Labels] | SlideDataset) -> Callable[[nn.Module], float]:
         bags, y = (val, None) if isinstance(val, SlideDataset) else val
-        source, labels = _Source(bags, "val"), _labels(bags, y, "val")
+        source, labels = BagSource(bags, "val"), labels_of(bags, y, "val")
         unknown = sorted(set(labels.tolist()) - set(self.classes_.tolist()))
         if unknown or len(labels) != len(source):
             raise ValueError(
@@ -252,14 +264,14 @@ class MILClassifier(ClassifierMixin, BaseEstimator):
 
         return negated_score
 
-    def _fitted_to(self, bags: Bags) -> _Source:
+    def _fitted_to(self, bags: Bags) -> BagSource:
         check_is_fitted(self, "classes_")
-        source = _Source(bags, "bags")
+        source = BagSource(bags, "bags")
         if source.width != self.n_features_in_:
             raise ValueError(f"bags must have {self.n_features_in_} features; got {source.width}")
         return source
 
-    def _outputs(self, source: _Source, chosen: list[int]) -> MILOutput:
+    def _outputs(self, source: BagSource, chosen: list[int]) -> MILOutput:
         place = device_of(self.model) if self.device is None else self.device
         with evaluating(self.model), torch.no_grad():
             return _output(self.model, source.take(chosen).to(place))
@@ -290,33 +302,10 @@ def score(y: Int[np.ndarray, " bags"], probabilities: Float[np.ndarray, "bags cl
     return f1 + (float(np.mean(areas)) if areas else 0.0)
 
 
-class _Source:
-    """Bags in any accepted form, of which any can be taken as ragged ones."""
-
-    def __init__(self, bags: Bags, name: str) -> None:
-        self.slides = bags if isinstance(bags, SlideDataset) else None
-        self.bags: RaggedBags | None = None
-        if self.slides is not None:
-            self.width = self.slides.width
-        else:
-            self.bags = bags if isinstance(bags, RaggedBags) else _together(bags, name)
-            refuse_not_finite(self.bags, name=name)
-            self.width = self.bags.values.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.slides) if self.slides is not None else len(self.bags or ())
-
-    def take(self, chosen: list[int]) -> RaggedBags:
-        if self.slides is not None:
-            return RaggedBags.from_list([self.slides[bag].features for bag in chosen])
-        assert self.bags is not None  # one of the two is given
-        return self.bags.take(chosen)
-
-
 class _Fitting:
     """The loss of a batch of bags, which knows the epoch and remembers entropies."""
 
-    def __init__(self, settings: MILClassifier, source: _Source, codes: Int[Tensor, " bags"], loss: AEMLoss) -> None:
+    def __init__(self, settings: MILClassifier, source: BagSource, codes: Int[Tensor, " bags"], loss: AEMLoss) -> None:
         self.settings, self.source, self.codes, self.penalised = settings, source, codes, loss
         self.steps_per_epoch = -(-len(source) // settings.batch_size)
         self.n_steps = 0
@@ -348,32 +337,6 @@ class _Fitting:
         return tuple(part.mean().item() for part in epochs)
 
 
-def subsampled(bags: RaggedBags, share: float, generator: torch.Generator | None = None) -> RaggedBags:
-    """Keep a random share of the instances of each bag, at least one.
-
-    Parameters
-    ----------
-    bags : RaggedBags
-        None empty.
-    share : float
-        In (0, 1].
-    generator : torch.Generator, optional
-        Source of randomness; by default torch's global state.
-
-    Returns
-    -------
-    RaggedBags
-
-    Examples
-    --------
-    >>> subsampled(RaggedBags.from_list([torch.zeros(10, 3), torch.zeros(1, 3)]), 0.75).sizes.tolist()
-    [7, 1]
-    """
-    sizes = (bags.sizes * share).long().clamp(min=1)
-    kept = shuffled_ranks(bags, generator) < sizes[bags.ids]
-    return RaggedBags(bags.values[kept], nn.functional.pad(sizes.cumsum(0), (1, 0)))
-
-
 def _output(model: nn.Module, bags: RaggedBags) -> MILOutput:
     for parameter in model.parameters():  # half-precision files and double-precision arrays suit any model
         bags = bags.with_values(bags.values.to(parameter.dtype))
@@ -385,27 +348,3 @@ def _output(model: nn.Module, bags: RaggedBags) -> MILOutput:
             "loop with AEMRegularizer.attach"
         )
     return found
-
-
-def _together(bags: Any, name: str) -> RaggedBags:
-    if not isinstance(bags, list | tuple) or len(bags) == 0:
-        raise ValueError(f"{name} must be a list of arrays, RaggedBags or a SlideDataset; got {type(bags).__name__}")
-    tensors = [torch.as_tensor(bag) for bag in bags]
-    for i, features in enumerate(tensors):
-        if features.ndim != 2 or len(features) == 0 or features.shape[1] != tensors[0].shape[1]:
-            raise ValueError(
-                f"{name} must hold arrays of shape (n, features), n at least 1 and features the same for all; bag {i} "
-                f"has {tuple(features.shape)}, bag 0 {tuple(tensors[0].shape)}"
-            )
-    return RaggedBags.from_list(tensors)
-
-
-def _labels(bags: Any, y: Labels | None, name: str) -> np.ndarray:
-    if y is None:
-        if not isinstance(bags, SlideDataset):
-            raise ValueError(f"{name} must hold labels, unless bags are a SlideDataset")
-        return np.asarray(bags.labels)
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        raise ValueError(f"{name} must hold one label per bag; got shape {labels.shape}")
-    return labels

@@ -250,6 +250,18 @@ class EntropyPenalty:
         ``may_be_probabilities`` is to be ``False`` once logits were seen to be logits: a few of them that pass, in
         training, through the sum of 1 are no probabilities.
         """
+        values, present = self.of_rows(logits, mask, dim, may_be_probabilities=may_be_probabilities)
+        return values[present].sum() / present.sum().clamp(min=1)
+
+    def of_rows(
+        self,
+        logits: Float[Tensor, "..."],
+        mask: Bool[Tensor, "..."] | None = None,
+        dim: int = -1,
+        *,
+        may_be_probabilities: bool = True,
+    ) -> tuple[Float[Tensor, "..."], Bool[Tensor, "..."]]:
+        """Return the negative entropy of each row, and which rows are not left out whole."""
         rows, kept = _rows(logits, mask, dim)
         if may_be_probabilities:
             _refuse_probabilities(rows, kept, logits.dtype)
@@ -258,8 +270,7 @@ class EntropyPenalty:
         else:
             entropy = _entropy(rows, kept, self.normalize)
             values = -(entropy if self.floor is None else entropy.clamp(max=self.floor))
-        present = kept.any(-1)
-        return values[present].sum() / present.sum().clamp(min=1)
+        return values, kept.any(-1)
 
 
 def _rows(logits: Tensor, mask: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -28,12 +28,15 @@ class LossTerms:
     neg_entropy : tensor, shape (), or None
         The mean over rows; ``None`` for a model without attention.
     weight : float
-        λ at that epoch; the loss is ``ce + weight * neg_entropy``.
+        λ at that epoch; of weights by class their mean over the bags.
+    penalty : tensor, shape (), or None
+        The loss is ``ce + penalty``, which is ``weight * neg_entropy`` for one weight; ``None`` without attention.
     """
 
     ce: Float[Tensor, ""]
     neg_entropy: Float[Tensor, ""] | None
     weight: float
+    penalty: Float[Tensor, ""] | None = None
 
 
 class AEMLoss(nn.Module):
@@ -45,11 +48,12 @@ class AEMLoss(nn.Module):
     ----------
     base : callable, optional
         From logits of shape (rows, classes) and classes of shape (rows,) to a scalar; by default cross entropy.
-    weight : float
+    weight : float, sequence of float, or mapping of int to float
         λ at epoch 0, at least 0. Choose it on validation data: where evidence sits in very few instances, a large one
-        hurts.
+        hurts. A sequence, or a mapping with every class, gives the λ of bags by their class: for example none for
+        slides with tumour, whose evidence is rare, and some for normal ones, where any tissue is evidence.
     weight_end : float
-        λ at the end of annealing, at least 0.
+        λ at the end of annealing, at least 0, of every class.
     schedule : {"cosine", "constant"}
         How the weight goes from one to the other.
     total_epochs : int
@@ -73,12 +77,13 @@ class AEMLoss(nn.Module):
     ------
     ValueError
         If a number is out of range, or a choice unknown; on a call, if the model has no attention, its attention is
-        given as probabilities, or numbers of bags and targets differ.
+        given as probabilities, numbers of bags and targets differ, or weights are not those of the model's classes.
 
     Notes
     -----
-    Of several rows of attention (heads, classes, branches) the mean counts; of several stages (DTFD-MIL) their sum. A
-    weight of 0 adds nothing, so that training is exactly that without the term. O(instances · rows).
+    Of several rows of attention (heads, classes, branches) the mean counts; of several stages (DTFD-MIL) their sum.
+    With weights by class each row is multiplied by that of its bag, and the mean is over all rows as before. A weight
+    of 0 adds nothing, so that training is exactly that without the term. O(instances · rows).
 
     Examples
     --------
@@ -98,7 +103,7 @@ class AEMLoss(nn.Module):
     def __init__(
         self,
         base: Callable[[Tensor, Tensor], Tensor] | None = None,
-        weight: float = 0.1,
+        weight: float | Sequence[float] | Mapping[int, float] = 0.1,
         weight_end: float = 0.0,
         schedule: Schedule = "cosine",
         total_epochs: int = 50,
@@ -110,9 +115,9 @@ class AEMLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.base = nn.CrossEntropyLoss() if base is None else base
-        self.penalty = EntropyPenalty(
-            weight, weight_end, schedule, total_epochs, normalize, floor, kind, allow_negative
-        )
+        shared = (weight_end, schedule, total_epochs, normalize, floor, kind, allow_negative)
+        self.penalties = tuple(EntropyPenalty(one, *shared) for one in _in_order(weight))
+        self.by_class = isinstance(weight, Sequence | Mapping)
         self.terms: LossTerms | None = None
 
     def forward(
@@ -136,23 +141,42 @@ class AEMLoss(nn.Module):
             output = MILOutput(*output)
         if target.shape != output.logits.shape[:1]:
             raise ValueError(f"target must hold one class per bag, {len(output.logits)}; got {tuple(target.shape)}")
-        weight = self.penalty.weight_at(epoch)
         ce = output.classification_loss(self.base, target)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and weight != 0):
-            neg_entropy = self._neg_entropy(output)
-        if neg_entropy is None and weight != 0:
+        weights = self._weights(output.logits, target, epoch)
+        used = any(weight != 0 for weight in weights)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and used):
+            neg_entropy, penalty = self._entropy_terms(output, weights)
+        if neg_entropy is None and used:
             raise ValueError("output has no attention logits, whose entropy the weight could count; use weight=0")
-        self.terms = LossTerms(ce.detach(), None if neg_entropy is None else neg_entropy.detach(), weight)
-        return ce if weight == 0 or neg_entropy is None else ce + weight * neg_entropy
+        known = [None if term is None else term.detach() for term in (neg_entropy, penalty)]
+        self.terms = LossTerms(ce.detach(), known[0], sum(weights) / len(weights), known[1])
+        return ce + penalty if used and penalty is not None else ce
 
-    def _neg_entropy(self, output: MILOutput) -> Tensor | None:
+    def _weights(self, logits: Tensor, target: Tensor, epoch: float) -> list[float]:
+        """Return λ at an epoch: one number, or where it goes by class one for each bag."""
+        weights = [penalty.weight_at(epoch) for penalty in self.penalties]
+        if not self.by_class:
+            return weights
+        if len(weights) != logits.shape[1]:
+            raise ValueError(
+                f"weight must hold one number for each of the model's {logits.shape[1]} classes; got {len(weights)}"
+            )
+        return [weights[label] for label in target.tolist()]
+
+    def _entropy_terms(self, output: MILOutput, weights: Sequence[float]) -> tuple[Tensor | None, Tensor | None]:
+        """Return the negative entropy, and what of it the loss counts: means over rows, added up over stages."""
         if output.attention_logits is None:
-            return None
+            return None, None
         first = self.terms is None
-        total = self.penalty(output.attention_logits, may_be_probabilities=first)
-        for stage in output.stages:
-            total = total + self.penalty(stage, may_be_probabilities=False)
-        return total
+        total = counted = torch.zeros((), device=output.attention_logits.device)
+        for number, stage in enumerate((output.attention_logits, *output.stages)):
+            values, present = self.penalties[0].of_rows(stage, may_be_probabilities=first and number == 0)
+            n_present = present.sum().clamp(min=1)
+            total = total + values[present].sum() / n_present
+            if self.by_class:
+                by_row = torch.tensor(weights, dtype=values.dtype, device=values.device)[:, None]
+                counted = counted + (by_row * values)[present].sum() / n_present
+        return total, counted if self.by_class else weights[0] * total
 
 
 class AEMRegularizer:
@@ -316,3 +340,16 @@ class AEMRegularizer:
             f"dim must say along which dimension of {tuple(logits.shape)} instances lie: -2 for (n, heads), -1 for "
             "(heads, n)"
         )
+
+
+def _in_order(weight: float | Sequence[float] | Mapping[int, float]) -> tuple[float, ...]:
+    """Return one weight, or those of classes from 0."""
+    if isinstance(weight, Mapping):
+        if sorted(weight) != list(range(len(weight))) or not weight:
+            raise ValueError(f"weight must hold every class from 0 on; got {sorted(weight)}")
+        return tuple(weight[label] for label in range(len(weight)))
+    if isinstance(weight, Sequence):
+        if isinstance(weight, str) or len(weight) == 0:
+            raise ValueError(f"weight must hold one number per class; got {weight!r}")
+        return tuple(weight)
+    return (weight,)
