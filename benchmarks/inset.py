@@ -29,8 +29,8 @@ def comparisons() -> Iterator[Comparison]:
         peer_name="a product of masks and elements",
         target=10.0,
         repeats=5,
-        note=f"memory above the start: ours {megabytes[0]:.1f} MB, peer {megabytes[1]:.1f} MB, {FEATURES} features; ours "
-        f"in chunks of {CHUNK_SIZE} elements",
+        note=f"memory above the start: ours {megabytes[0]:.1f} MB, peer {megabytes[1]:.1f} MB, {FEATURES} features, "
+        f"one thread; ours in chunks of {CHUNK_SIZE} elements",
     )
     utility = SetUtility(nn.Linear(2, FEATURES), FEATURES, generator=0)
     x, subsets = torch.randn(4, N_POINTS, 2), torch.rand(4, N_SAMPLES, N_POINTS) < 0.5
@@ -92,6 +92,7 @@ def _peak(side: str) -> float:
 
 
 def _grown(side: str) -> float:
+    torch.set_num_threads(1)  # each further one has memory of its own
     work = _sums(side)
     _sums(side, n_sets=1)()  # what is loaded once is not counted
     before = _largest_so_far()
