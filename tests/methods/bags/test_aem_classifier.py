@@ -172,7 +172,7 @@ def test_the_entropy_term_spreads_attention():
     for weight in (0.0, 1.0):
         model = GatedABMIL(8, generator=0)
         nn.init.normal_(model.pooling.score.weight, std=3.0, generator=torch.Generator().manual_seed(0))
-        classifier = MILClassifier(model, 1e-2, 10, weight, "constant", batch_size=4, normalize=True).fit(bags, y)
+        classifier = MILClassifier(model, 1e-2, 20, weight, "constant", batch_size=20, normalize=True).fit(bags, y)
         rows = [classifier.attention(bag)[0] for bag in bags]
         spread[weight] = np.mean([-(row * np.log(np.maximum(row, 1e-30))).sum() / math.log(len(row)) for row in rows])
         assert classifier.instance_weights(bags[0]) == pytest.approx(rows[0], abs=1e-6)

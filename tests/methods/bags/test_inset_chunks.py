@@ -22,18 +22,23 @@ SUMMARIES = ("mean", "sum", "max", "attention")
 
 
 class Largest(TorchDispatchMode):
-    """Note the size of the largest tensor that any operation returns."""
+    """Note the size of the largest tensor that any operation returns, and where in memory those of this size lay."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.size = 0
+        self.size, self.places = 0, set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for one in out if isinstance(out, tuple | list) else (out,):
             if isinstance(one, torch.Tensor):
                 # A view, such as an expanded one, has no memory of its own.
-                self.size = max(self.size, one.untyped_storage().nbytes() // one.element_size())
+                storage = one.untyped_storage()
+                size = storage.nbytes() // one.element_size()
+                if size > self.size:
+                    self.size, self.places = size, set()
+                if size == self.size:
+                    self.places.add(storage.data_ptr())
         return out
 
 
@@ -60,7 +65,7 @@ SUBSETS = torch.rand(3, 4, 8, generator=torch.Generator().manual_seed(1)) < 0.5
 @pytest.mark.parametrize(
     ("merge", "agg", "context"), [*itertools.product(MERGES, SUMMARIES, [True]), ("sum", "max", False)]
 )
-@pytest.mark.parametrize("chunk_size", [1, 6, 9, 24])
+@pytest.mark.parametrize("chunk_size", [1, 9])
 def test_a_utility_is_the_same_a_part_at_a_time(merge, agg, context, chunk_size):
     """To 1e-10 in float64: sums are of the same terms in another order."""
     utility = a_utility(merge, agg, context)
@@ -72,8 +77,11 @@ def test_a_utility_is_the_same_a_part_at_a_time(merge, agg, context, chunk_size)
     torch.testing.assert_close(utility(X, SUBSETS, MASK, chunk_size), whole.values(SUBSETS), atol=1e-10, rtol=0)
 
 
-def test_gradients_are_the_same_a_part_at_a_time():
-    utility = a_utility("film", "attention")
+@pytest.mark.parametrize("agg", [*SUMMARIES, "one's own"])
+def test_gradients_are_the_same_a_part_at_a_time(agg):
+    utility = a_utility("film", "mean" if agg == "one's own" else agg)
+    if agg == "one's own":
+        utility.agg = lambda encoded, mask: encoded.square().sum(1)
     for chunk_size in (None, 6):
         utility.zero_grad()
         utility.prepare(X, MASK, chunk_size).gains(SUBSETS).square().sum().backward()
@@ -119,7 +127,7 @@ def test_few_elements_are_encoded_at_a_time():
     assert max(seen) <= 6
 
 
-@pytest.mark.parametrize("agg", SUMMARIES)
+@pytest.mark.parametrize("agg", ["mean", "attention"])
 def test_memory_for_a_hundred_thousand_elements(agg):
     """The largest tensor of all is the one row per element that is kept: 8 numbers, not 8 for each of 5 draws.
 
@@ -139,14 +147,15 @@ def test_memory_for_a_hundred_thousand_elements(agg):
 
 
 def test_a_search_among_a_hundred_thousand_elements():
-    """Greedy, towards five elements, and never more than the kept rows at once."""
+    """Greedy, towards five elements: one row per element is kept, and no other tensor is as large."""
     n, hidden = 100_000, 8
     x = torch.randn(1, n, 2, generator=torch.Generator().manual_seed(0))
     utility = SetUtility(nn.Linear(2, 4), 4, hidden, generator=0)
     nothing = torch.zeros(1, n, dtype=torch.bool)
     with Largest() as largest:
         cut = search_subsets(utility, x, nothing, [5], swaps=False, chunk_size=1000)
-    assert largest.size <= n * hidden
+    assert largest.size == n * hidden
+    assert len(largest.places) == 1
     whole = search_subsets(utility, x, nothing, [5], swaps=False)
     torch.testing.assert_close(cut.utility, whole.utility, atol=1e-5, rtol=0)
     assert cut.chosen.sum().item() == 5

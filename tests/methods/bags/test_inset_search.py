@@ -124,6 +124,11 @@ def test_ties_stay_as_they_are_and_go_to_the_first():
     assert more.chosen.tolist() == [[True, True, False, True, False]]
     fewer = search_subsets(modular, x, start, [1])
     assert fewer.chosen.tolist() == [[False, False, False, True, False]]
+    better = search_subsets(modular, torch.tensor([[[1.0], [1.0], [5.0], [5.0], [0.0]]]), start, max_moves=1)
+    assert better.chosen.tolist() == [[False, True, True, True, False]]  # an addition comes before any swap
+    pair = torch.tensor([[True, True, False, False, False]])
+    swapped = search_subsets(modular, torch.tensor([[[1.0], [1.0], [5.0], [5.0], [0.0]]]), pair, [2], max_moves=1)
+    assert swapped.chosen.tolist() == [[False, True, True, False, False]]
     nothing = search_subsets(modular, 0 * x, start)
     assert torch.equal(nothing.chosen, start)
     # In float32, sums of the same elements in another order differ; that is no reason to move.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -148,6 +149,50 @@ def test_a_limit_on_the_bags_of_edges_drops_pairs():
     np.testing.assert_allclose(limited.marginals_, expected.marginals_, atol=1e-12)
 
 
+def test_side_information_alone_is_its_sigmoid():
+    X, ids, counts, _ = problem()
+    side = np.random.default_rng(3).normal(0, 3, 64)
+    found = LLPBeliefPropagation(lambda_s=0.0, lambda_b=0.0).fit(X, ids, counts, side_information=side)
+    np.testing.assert_allclose(found.marginals_, 1 / (1 + np.exp(-side)), atol=1e-12)
+    np.testing.assert_array_equal(found.pseudo_labels_, side >= 0)
+
+
+@pytest.mark.parametrize("lambda_b", [0.3, np.inf])
+def test_side_information_enters_the_gibbs_distribution_as_log_odds(lambda_b):
+    """All 1024 labellings of two bags of five that one pair joins: no loop, so that propagation is exact."""
+    rng, counts, lambda_s, weight = np.random.default_rng(4), np.array([2, 4]), 1.3, 0.8
+    ids, side = rng.permutation(np.repeat([0, 1], 5)), rng.normal(0, 2, 10)
+    i, j = np.flatnonzero(ids == 0)[1], np.flatnonzero(ids == 1)[3]
+    graph = np.zeros((10, 10))
+    graph[i, j] = weight
+    labels = np.array(list(itertools.product([0, 1], repeat=10)))
+    errors = np.stack([labels[:, ids == bag].sum(1) - counts[bag] for bag in (0, 1)], axis=1)
+    keeping = np.where(errors == 0, 0.0, -lambda_b).sum(1) if np.isinf(lambda_b) else -lambda_b * (errors**2).sum(1)
+    odds = np.exp(labels @ side + keeping - lambda_s * weight * (labels[:, i] != labels[:, j]))
+    settings = {"lambda_s": lambda_s, "lambda_b": lambda_b, "tol": 1e-12}
+    found = LLPBeliefPropagation(**settings).fit(None, ids, counts, graph, side_information=side)
+    np.testing.assert_allclose(found.marginals_, odds @ labels / odds.sum(), atol=1e-8)
+
+
+def test_side_information_counts_alike_in_both_forms_of_the_bag_energy():
+    """Where pairs are a good approximation: to a hundredth, as without it."""
+    X, ids, counts, _ = problem()
+    side = np.random.default_rng(5).normal(0, 2, 64)
+    exact, pairs = (
+        LLPBeliefPropagation(lambda_b=0.1, bag_factor=kind).fit(X, ids, counts, side_information=side).marginals_
+        for kind in ("cardinality", "pairwise")
+    )
+    np.testing.assert_allclose(pairs, exact, atol=0.01)
+
+
+def test_side_information_of_nothing_changes_nothing():
+    X, ids, counts, _ = problem()
+    X = X.astype(np.float32)
+    found = LLPBeliefPropagation().fit(X, ids, counts, side_information=[0] * 64)
+    np.testing.assert_array_equal(found.marginals_, LLPBeliefPropagation().fit(X, ids, counts).marginals_)
+    assert found.marginals_.dtype == np.float32
+
+
 def test_threshold():
     X, ids, counts, _ = problem()
     found = LLPBeliefPropagation(threshold=0.7).fit(X, ids, counts)
@@ -217,6 +262,9 @@ HOLED = np.where(np.arange(64)[:, None] == 5, np.nan, X)
         ({}, {"graph": np.zeros((64, 63))}, ValueError, "graph"),
         ({}, {"graph": -np.eye(64)}, ValueError, "graph"),
         ({}, {"graph": np.eye(63)}, ValueError, "bag_ids must hold one id per row, 63"),
+        ({}, {"side_information": np.zeros(63)}, ValueError, r"side_information must hold one number per row, 64"),
+        ({}, {"side_information": np.zeros((64, 1))}, ValueError, r"side_information must hold one number per row"),
+        ({}, {"side_information": np.full(64, np.inf)}, ValueError, "side_information must be finite"),
     ],
 )
 def test_what_is_refused(settings, given, error, named):

@@ -71,6 +71,20 @@ def test_two_groups_are_told_apart(estimator):
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
 
 
+def test_side_information_reaches_the_rows_that_are_trained_on():
+    """Labels as large log-odds, counts and similarity switched off: the pseudo-labels are those labels, every round."""
+    X, ids, shares, y = problem()
+    settings = LLPBeliefPropagation(lambda_s=0.0, lambda_b=0.0)
+    model = LLPBPClassifier(propagation=settings, **SMALL).fit(X, ids, shares, side_information=20.0 * (2 * y - 1))
+    assert len(model.history_) == 2
+    assert 0 < model.train_rows_.sum() < len(y)
+    for step in model.history_:
+        np.testing.assert_array_equal(step.propagation.pseudo_labels_, y[model.train_rows_])
+    for wrong in (np.zeros(119), np.full(120, np.nan)):
+        with pytest.raises(ValueError, match="side_information must"):
+            LLPBPClassifier(propagation=settings, **SMALL).fit(X, ids, shares, side_information=wrong)
+
+
 def test_the_second_graph_is_that_of_the_first_embedding():
     X, ids, shares, _ = problem()
     model = LLPBPClassifier(Mine(), **SMALL).fit(X, ids, shares)

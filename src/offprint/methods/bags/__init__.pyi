@@ -77,6 +77,9 @@ from .llp_bp_classifier import LLPBPClassifier as LLPBPClassifier
 from .llp_bp_counts import CountFactors as CountFactors
 from .llp_bp_graph import SimilarityGraph as SimilarityGraph
 from .llp_bp_graph import neighbor_graph as neighbor_graph
+from .llp_bp_multiclass import OneVsRestLLPClassifier as OneVsRestLLPClassifier
+from .llp_bp_multiclass import OneVsRestPropagation as OneVsRestPropagation
+from .llp_bp_multiclass import class_counts_from as class_counts_from
 from .llp_bp_network import EmbeddingNet as EmbeddingNet
 from .llp_bp_network import fit_best as fit_best
 from .llp_bp_propagation import Propagation as Propagation
@@ -128,6 +131,8 @@ __all__ = [
     "MeanPoolEncoder",
     "MeanPooling",
     "MinMonoid",
+    "OneVsRestLLPClassifier",
+    "OneVsRestPropagation",
     "OptimalBagSize",
     "OptimalRho",
     "PNAAggregation",
@@ -158,6 +163,7 @@ __all__ = [
     "bag_loss",
     "belief_propagation",
     "check_distributional_invariance",
+    "class_counts_from",
     "commutative",
     "energy_distance",
     "estimate_signal",

@@ -255,7 +255,8 @@ class SubsetSelector(BaseEstimator):
             How many to select, from each or from each by itself. By default those more likely than ``threshold_``, or,
             with a search, as many as raise the utility.
         search : {"greedy", "local"}, optional
-            Look for a subset of larger utility, as :meth:`search` does. By default select by probabilities alone.
+            Look for a subset of larger utility, as :meth:`search` does. By default select by probabilities, which is
+            what was trained.
 
         Returns
         -------
@@ -273,13 +274,15 @@ class SubsetSelector(BaseEstimator):
     ) -> SubsetSearch:
         """Look for the subset of largest utility in each set, and tell how that went.
 
+        Measure on validation sets first whether it helps: training fits the probabilities that mean-field steps find,
+        and does not make the right subset the one of largest utility.
+
         Parameters
         ----------
         sets : sequence of arrays, each of shape (size, ...)
             Elements of each set.
         size : int or sequence of int, optional
-            How many to select. By default as many as raise the utility: where sizes are not known, prefer
-            :meth:`select` without a search, since training says little of what a subset of another size is worth.
+            How many to select. By default as many as raise the utility.
         method : {"greedy", "local"}
             "local" improves what :meth:`select` returns by additions, removals and swaps until none helps. "greedy"
             starts with nothing and swaps no elements, which is what large sets can afford.
@@ -322,13 +325,13 @@ class SubsetSelector(BaseEstimator):
         subsets : sequence
             For each set the subset in question, such as :meth:`select` returns.
         same_size : bool
-            Whether these are known to be of the true sizes. Otherwise expect too little: training looks at few of the
-            elements outside subsets, so that probabilities are too large.
+            Whether these are known to be of the true sizes.
 
         Returns
         -------
         float64 array, shape (sets,)
-            As for :func:`.expected_jaccard`: a ranking of selections by how sure the model is.
+            As for :func:`.expected_jaccard`. It ranks selections of known sizes by how sure the model is; its level is
+            as far off as the probabilities are.
         """
         check_is_fitted(self, "model_")
         data = self._known(pad_sets(sets, subsets))

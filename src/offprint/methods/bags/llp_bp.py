@@ -28,7 +28,8 @@ class LLPBeliefPropagation(BaseEstimator):
     Computes marginals of the Gibbs distribution
     :math:`P(y) \propto \exp(-\lambda_b \sum_S (\sum_{i \in S} y_i - Y_S)^2 - \lambda_s \sum_{ij} k_{ij} 1[y_i \ne
     y_j])`: bags keep to their counts, similar rows (neighbours i, j with kernel :math:`k_{ij}`) to equal labels. Use it
-    by itself to fill in labels, or :class:`LLPBPClassifier` to train a classifier on them. Labels are 0 and 1.
+    by itself to fill in labels, or :class:`LLPBPClassifier` to train a classifier on them. Labels are 0 and 1; for more
+    classes there is :class:`OneVsRestPropagation`.
 
     Parameters
     ----------
@@ -153,7 +154,15 @@ class LLPBeliefPropagation(BaseEstimator):
         self.neighbors = neighbors
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike | None, bag_ids: ArrayLike, counts: Any, graph: Any = None) -> LLPBeliefPropagation:
+    def fit(
+        self,
+        X: ArrayLike | None,
+        bag_ids: ArrayLike,
+        counts: Any,
+        graph: Any = None,
+        *,
+        side_information: ArrayLike | None = None,
+    ) -> LLPBeliefPropagation:
         """Compute marginals of rows from their features and the counts of their bags.
 
         Parameters
@@ -166,6 +175,9 @@ class LLPBeliefPropagation(BaseEstimator):
             Positives in each bag, from 0 to its size.
         graph : SimilarityGraph, or sparse or dense array, shape (n, n), optional
             Weights of at least 0 of pairs of rows, in place of the graph of nearest neighbours.
+        side_information : float array, shape (n,), optional
+            What is known of each row besides, as log-odds of label 1: another model's logit, or a few known labels as
+            large numbers such as ±20; 0 says nothing. Finite.
 
         Returns
         -------
@@ -179,7 +191,7 @@ class LLPBeliefPropagation(BaseEstimator):
         if self.count_noise is None:
             check_counts(given, index)
             _warn_of_extremes(index, given)
-        found = self._propagate(index, given)
+        found = self._propagate(index, given, _side_information(side_information, len(index.ids)))
         self.marginals_ = found.marginals
         self.pseudo_labels_ = (found.marginals >= self.threshold).astype(np.int64)
         self.n_iter_, self.residual_, self.converged_ = found.n_iter, found.residual, found.converged
@@ -196,12 +208,16 @@ class LLPBeliefPropagation(BaseEstimator):
             )
         return self
 
-    def _propagate(self, index: BagIndex, given: Float[np.ndarray, " bags"]) -> Propagation:
+    def _propagate(
+        self, index: BagIndex, given: Float[np.ndarray, " bags"], side: Float[np.ndarray, " n"] | None
+    ) -> Propagation:
         edges, weights = self._edges(index, given)
         settings: dict[str, Any] = {"max_iter": self.max_iter, "damping": self.damping, "tol": self.tol}
         # 1[y_i != y_j] = y_i + y_j - 2 y_i y_j, so that similarity lowers both ends and raises the pair.
         strength = self.lambda_s * np.bincount(edges.ravel(), np.repeat(weights, 2), minlength=len(index.ids))
         theta, couplings = -strength.astype(weights.dtype), (2 * self.lambda_s * weights).astype(weights.dtype)
+        if side is not None:
+            theta = theta + side.astype(weights.dtype)
         if self.bag_factor == "pairwise":
             theta, edges, couplings = _with_bag_pairs(theta, edges, couplings, index, given, self.lambda_b)
             return belief_propagation(theta, edges, couplings, **settings)
@@ -247,6 +263,17 @@ class LLPBeliefPropagation(BaseEstimator):
             raise ValueError("bag_factor='pairwise' takes neither count_noise nor an infinite lambda_b")
         if self.edge_bag_limit is not None and self.edge_bag_limit < 0:
             raise ValueError(f"edge_bag_limit must be at least 0, or None; got {self.edge_bag_limit}")
+
+
+def _side_information(values: ArrayLike | None, n_rows: int) -> Float[np.ndarray, " n"] | None:
+    if values is None:
+        return None
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.shape != (n_rows,):
+        raise ValueError(f"side_information must hold one number per row, {n_rows}; got shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError("side_information must be finite; it holds NaN or infinity")
+    return numbers
 
 
 def _own_graph(graph: Any) -> SimilarityGraph:

@@ -176,7 +176,15 @@ class LLPBPClassifier(ProportionClassifier):
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, bag_ids: ArrayLike, proportions: Any, graph: Any = None) -> LLPBPClassifier:
+    def fit(
+        self,
+        X: ArrayLike,
+        bag_ids: ArrayLike,
+        proportions: Any,
+        graph: Any = None,
+        *,
+        side_information: ArrayLike | None = None,
+    ) -> LLPBPClassifier:
         """Fit to rows, the bag of each row, and the share of positives in each bag.
 
         Parameters
@@ -188,6 +196,8 @@ class LLPBPClassifier(ProportionClassifier):
             In [0, 1]; an array is in the sorted order of the distinct ids.
         graph : sparse or dense array, shape (n, n), optional
             Weights of at least 0 of pairs of rows, in place of the first round's graph of nearest neighbours.
+        side_information : float array, shape (n,), optional
+            Log-odds of label 1 of each row from elsewhere, for every round of belief propagation. Finite.
 
         Returns
         -------
@@ -198,6 +208,7 @@ class LLPBPClassifier(ProportionClassifier):
         exact = settings.count_noise is None
         bags, held_out = self._start(X, bag_ids, proportions, exact=exact)
         inside = None if graph is None else _part(graph, self.train_rows_)
+        known = None if side_information is None else _per_row(side_information, self.train_rows_)
         counts = bags.shares * bags.index.sizes
         counts = np.round(counts) if exact else counts
         bags, held_out = _clipped(bags), None if held_out is None else _clipped(held_out)
@@ -205,7 +216,8 @@ class LLPBPClassifier(ProportionClassifier):
         features: Any = bags.rows
         for number in range(self.rounds if self._embeds else 1):
             found = clone(settings).set_params(threshold=self.threshold)
-            found.fit(features, bags.index.ids, counts, graph=inside if number == 0 else None)
+            own_graph = inside if number == 0 else None
+            found.fit(features, bags.index.ids, counts, own_graph, side_information=known)
             self.history_.append(self._learn(found, bags, held_out, number))
             if self._embeds:
                 features = _apart_from_zero(self._embed(bags.rows))
@@ -314,6 +326,14 @@ def _apart_from_zero(embedded: Float[np.ndarray, "n width"]) -> Float[np.ndarray
     zero = ~embedded.any(axis=1, keepdims=True)
     moved: Float[np.ndarray, "n width"] = np.where(zero, embedded.dtype.type(1e-6), embedded)
     return moved
+
+
+def _per_row(side_information: ArrayLike, rows: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " kept"]:
+    numbers = np.asarray(side_information, dtype=np.float64)
+    if numbers.shape != rows.shape:
+        raise ValueError(f"side_information must hold one number per row of X, {len(rows)}; got shape {numbers.shape}")
+    kept: Float[np.ndarray, " kept"] = numbers[rows]
+    return kept
 
 
 def _part(graph: Any, rows: Bool[np.ndarray, " n"]) -> Any:

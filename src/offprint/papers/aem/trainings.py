@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -79,12 +79,21 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a trained model does on validation and test slides."""
+class Scores:
+    """How well a trained model does on test slides, and on validation slides: macro AUC plus F1, less cross entropy."""
 
     auc: float
     f1: float
     validation: tuple[float, float]
+
+
+Scored = TypeVar("Scored", bound=Scores)
+
+
+@dataclass(frozen=True)
+class Trained(Scores):
+    """The same with what the model says about the test slides."""
+
     output: MILOutput
     test: Slides
 
@@ -148,15 +157,24 @@ class Arm:
         )
 
     def tuned(self, splits: Splits, setting: Setting, seed: int) -> Trained:
-        """Choose the learning rate at the first weight, then the weight, by validation alone.
+        """Choose the learning rate, then the weight, by validation alone."""
+        return chosen_by_validation(
+            lambda rate, weight: self.fit(splits, setting, seed, rate, weight), RATES, self.weights
+        )
 
-        By macro AUC plus macro F1; where these are equal, as they often are over few slides, by cross entropy.
-        """
-        found = {(rate, self.weights[0]): self.fit(splits, setting, seed, rate) for rate in RATES}
-        rate, _ = max(found, key=lambda choice: found[choice].validation)
-        for weight in self.weights[1:]:
-            found[rate, weight] = self.fit(splits, setting, seed, rate, weight)
-        return max(found.values(), key=lambda trained: trained.validation)
+
+def chosen_by_validation(
+    fit: Callable[[float, float], Scored], rates: Sequence[float], weights: Sequence[float]
+) -> Scored:
+    """Choose the learning rate at the first weight, then the weight, by validation alone.
+
+    By macro AUC plus macro F1; where these are equal, as they often are over few slides, by cross entropy.
+    """
+    found = {(rate, weights[0]): fit(rate, weights[0]) for rate in rates}
+    rate, _ = max(found, key=lambda choice: found[choice].validation)
+    for weight in weights[1:]:
+        found[rate, weight] = fit(rate, weight)
+    return max(found.values(), key=lambda trained: trained.validation)
 
 
 def abmil(seed: int, **options: Any) -> nn.Module:
