@@ -129,6 +129,24 @@ def test_matches_are_marked_and_everything_else_is_escaped(database: Database) -
     assert "<mark>Needle</mark>" in hit.title
 
 
+def test_whole_words_are_marked_whatever_they_are_beside(database: Database) -> None:
+    """Their forms too, in any case, without accents; not the beginning or the end of another."""
+    title = "Subnet NET, nets_work planet_Net nétwork netting nét internet networks' (net)net9 9net"
+    with database.session() as session:
+        session.add(Paper(title=title, title_key="n", abstract="net."))
+        session.flush()
+        [hit] = search(session, Query.parse("net")).hits
+    marked = re.findall(r"(\S*)<mark>(.*?)</mark>(\S*)", hit.title)
+    assert marked == [
+        ("", "NET", ","),
+        ("", "nets", "_work"),
+        ("planet_", "Net", ""),
+        ("", "netting", ""),
+        ("", "nét", ""),
+        ("(", "net", ")net9"),
+    ]
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(typed=st.text(st.one_of(st.sampled_from("\"-*()^:+{}~'\\%_ aANDORTx\x00\x02é"), st.characters())))
 def test_nothing_that_can_be_typed_is_an_error(typed: str, many: Database) -> None:

@@ -201,6 +201,87 @@ def test_vectors_are_of_unit_length_and_named_after_the_model(papers: Database) 
             assert np.linalg.norm(np.frombuffer(row.vector, "<f4")) == pytest.approx(1)
 
 
+class TestTheCommand:
+    """``offprint embed`` with the encoder of known vectors in the place of a model."""
+
+    @pytest.fixture
+    def run(self, papers: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+        monkeypatch.setenv("OFFPRINT_DATABASE_URL", papers.url.render_as_string(hide_password=False))
+        monkeypatch.delenv("OFFPRINT_SEMANTIC_MODEL", raising=False)
+
+        def run(encoder: object, *options: str) -> Result:
+            def load(name: str) -> object:
+                assert name == "meanings"
+                if isinstance(encoder, Exception):
+                    raise encoder
+                return encoder
+
+            monkeypatch.setattr("offprint.daily.search.semantic.load_encoder", load)
+            return CliRunner().invoke(cli.app, ["embed", *options])
+
+        return run
+
+    @staticmethod
+    def nearest(database: Database) -> dict[str, list[float]]:
+        """Return the vector of each paper."""
+        with database.session() as session:
+            rows = session.execute(select(Paper.title_key, Embedding.model, Embedding.vector).join(Embedding)).all()
+        assert {model for _, model, _ in rows} <= {"meanings"}
+        return {key: np.frombuffer(vector, "<f4").tolist() for key, _, vector in rows}
+
+    def test_vectors_are_made_once_and_anew_where_a_text_changes(
+        self, run: Callable[..., Result], papers: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = Meanings()
+        result = run(first, "--model", "meanings", "--batch", "2")
+        assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "5 vectors made; the others were up to date")
+        assert first.seen == [f"{word} paper" for word in MEANINGS]
+        for word, vector in self.nearest(papers).items():
+            known = np.array(MEANINGS[word])
+            assert vector == pytest.approx(known / np.linalg.norm(known), abs=1e-6)
+        with papers.session() as session:
+            session.scalars(select(Paper).where(Paper.title_key == "game")).one().abstract = "flower"
+        monkeypatch.setenv("OFFPRINT_SEMANTIC_MODEL", "meanings")  # as the site has it
+        second = Meanings()
+        assert "1 vectors made" in run(second).stdout
+        assert second.seen == ["game paper\nflower"]
+        assert self.nearest(papers)["game"] == pytest.approx([0, 0.5**0.5, 0.5**0.5], abs=1e-6)
+        assert "0 vectors made" in run(Meanings()).stdout
+
+    def test_one_that_was_stopped_goes_on(self, run: Callable[..., Result], papers: Database) -> None:
+        class Stopped(Meanings):
+            def encode(self, sentences: list[str]) -> np.ndarray:
+                if self.seen:
+                    raise KeyboardInterrupt
+                return super().encode(sentences)
+
+        assert run(Stopped(), "--model", "meanings", "--batch", "2").exit_code != 0
+        assert list(self.nearest(papers)) == [*MEANINGS][:2]
+        rest = Meanings()
+        assert "3 vectors made" in run(rest, "--model", "meanings").stdout
+        assert rest.seen == [f"{word} paper" for word in [*MEANINGS][2:]]
+
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (OSError("no such file"), "the model 'meanings' cannot be loaded: no such file"),
+            (ModuleNotFoundError("x", name="sentence_transformers"), "needs sentence_transformers: pip install"),
+        ],
+    )
+    def test_what_is_missing_is_told(
+        self, error: Exception, told: str, run: Callable[..., Result], papers: Database
+    ) -> None:
+        result = run(error, "--model", "meanings")
+        assert result.exit_code == 2
+        assert told in result.stderr
+        assert self.nearest(papers) == {}
+
+    def test_without_a_model_it_says_where_to_name_one(self, run: Callable[..., Result]) -> None:
+        result = run(Meanings())
+        assert result.exit_code == 2
+        assert "OFFPRINT_SEMANTIC_MODEL" in result.stderr
+
+
 def test_fusion_is_the_sum_of_reciprocal_ranks() -> None:
     words, meaning = [5, 3, 8, 1], [8, 9, 5]
     scores = {5: 1 / 61 + 1 / 63, 3: 1 / 62, 8: 1 / 63 + 1 / 61, 1: 1 / 64, 9: 1 / 62}

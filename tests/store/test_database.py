@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import sqlalchemy
@@ -14,10 +15,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Integer, Table
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from offprint.store import Base, Database, Job, Outcome, default_url, inserts
 from offprint.store import Paper as PaperRow
+from offprint.store import database as store_database
 from offprint.store.database import MIGRATIONS, _alembic, _head
 
 
@@ -135,31 +138,104 @@ def test_the_full_text_index_follows_every_change_of_a_paper(migrated_url: str, 
     database.close()
 
 
-def test_many_rows_are_inserted_as_a_few_are(migrated_url: str, new_url: Callable[..., str]) -> None:
-    """Whichever way they take, the rows that come back are those that went in, with every default."""
-    moment = datetime.datetime(2025, 8, 20, 1, 2, 3, tzinfo=datetime.UTC)
-    given = [
-        {"title": f"é{n}", "title_key": str(n), "authors": ["Ada", f"ü{n}"], "published_at": moment, "added_at": moment}
-        for n in range(inserts.WORTH_STAGING)
+MOMENT = datetime.datetime(2025, 8, 20, 1, 2, 3, tzinfo=datetime.UTC)
+
+
+def many(start: int, count: int) -> list[dict[str, Any]]:
+    authors = [["Ada"], [], ["Émile", 'with " and \\ and \t']]
+    return [
+        {
+            "title": f"Word{n} é\t{n}",
+            "title_key": f"{n}",
+            "authors": authors[n % 3],
+            "abstract": "of graphs\\n" if n % 2 else None,
+            "published_at": MOMENT if n % 5 else None,
+            "added_at": MOMENT,
+        }
+        for n in range(start, start + count)
     ]
-    found = []
-    for part in (given, given[:5]):
-        database = Database(new_url(migrated_url))
-        for _ in range(2 if part is given else 1):  # the second time there is something left of the first
-            with database.session() as session:
-                session.query(PaperRow).delete()
-                table = PaperRow.__table__
-                assert isinstance(table, sqlalchemy.Table)
-                returned = inserts.insert_many(session.connection(), table, part, ("id", "title_key"))
-                assert sorted(int(row.title_key) for row in returned) == list(range(len(part)))
-        with database.session() as session:
-            rows = session.scalars(sqlalchemy.select(PaperRow).order_by(PaperRow.id)).all()
-            assert {row.title_key: row.id for row in returned} == {row.title_key: row.id for row in rows}
-            found.append(
-                [{k: v for k, v in vars(row).items() if k not in ("_sa_instance_state", "id")} for row in rows]
-            )
+
+
+def without_ids(database: Database) -> list[dict[str, Any]]:
+    with database.session() as session:
+        rows = session.scalars(sqlalchemy.select(PaperRow).order_by(PaperRow.id)).all()
+        return [{k: v for k, v in vars(row).items() if k not in ("_sa_instance_state", "id")} for row in rows]
+
+
+@pytest.fixture
+def two(migrated_url: str, new_url: Callable[..., str]) -> Iterator[tuple[Database, Database]]:
+    both = Database(new_url(migrated_url)), Database(new_url(migrated_url))
+    yield both
+    for database in both:
         database.close()
-    many, few = found
-    assert len(many) == len(given)
-    assert many[:5] == few
-    assert (few[1]["authors"], few[1]["published_at"], few[1]["n_votes"]) == (["Ada", "ü1"], moment, 0)
+
+
+def test_many_rows_are_inserted_as_sqlalchemy_inserts_them(two: tuple[Database, Database]) -> None:
+    """Every value and every default, in the order that was given; also among rows that are there."""
+    ours, theirs = two
+    table = cast(Table, PaperRow.__table__)
+    ids = []
+    for part in (many(0, 40), many(40, 1), [], many(41, 9)):
+        with ours.session() as session:
+            session.execute(sqlalchemy.delete(PaperRow).where(PaperRow.title_key == "0"))
+            ids += inserts.insert_many(session.connection(), table, part)
+        with theirs.session() as session:
+            session.execute(sqlalchemy.delete(PaperRow).where(PaperRow.title_key == "0"))
+            session.add_all([PaperRow(**values) for values in part])
+    assert without_ids(ours) == without_ids(theirs)
+    with ours.session() as session:
+        assert (
+            list(session.scalars(sqlalchemy.select(PaperRow.id).order_by(PaperRow.title_key.cast(Integer)))) == ids[1:]
+        )
+
+
+def test_one_of_very_many_values(database: Database) -> None:
+    """More than a database takes as parameters, whatever they hold."""
+    odd = ["plain", 'with " and \\', "é, {}", "NULL"]
+    with database.session() as session:
+        session.add_all([PaperRow(title=title, title_key=title) for title in (*odd, "other")])
+        session.flush()
+        asked = [*odd, *map(str, range(100_000))]
+        held = inserts.one_of(session.connection(), PaperRow.__table__.c.title_key, asked)
+        assert set(session.scalars(sqlalchemy.select(PaperRow.title).where(held))) == set(odd)
+        none = inserts.one_of(session.connection(), PaperRow.__table__.c.title_key, [])
+        assert session.scalars(sqlalchemy.select(PaperRow.title).where(none)).all() == []
+
+
+def test_what_may_be_there_only_once_is_refused_as_sqlalchemy_refuses_it(database: Database) -> None:
+    """Whoever inserts may try again: the error is no driver's own."""
+    rows = [row | {"arxiv": f"2401.{n % 2:05}"} for n, row in enumerate(many(0, 3))]
+    with pytest.raises(IntegrityError), database.session() as session:
+        inserts.insert_many(session.connection(), cast(Table, PaperRow.__table__), rows)
+    with database.session() as session:
+        assert len(inserts.insert_many(session.connection(), cast(Table, PaperRow.__table__), rows[:2])) == 2
+
+
+def test_a_connection_is_tried_out_only_after_a_while_and_the_dead_are_replaced(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.sqlite:
+        pytest.skip("a file forgets nobody")
+    tried = []
+    ping = type(database.engine.dialect).do_ping
+    monkeypatch.setattr(
+        type(database.engine.dialect), "do_ping", lambda dialect, held: tried.append(1) or ping(dialect, held)
+    )
+    whoever = sqlalchemy.text("SELECT pg_backend_pid()")
+    others = sqlalchemy.text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    def ask() -> int:
+        with database.session() as session:
+            return session.execute(whoever).scalar_one()
+
+    first = ask()
+    assert [ask(), ask(), tried] == [first, first, []]
+    monkeypatch.setattr(store_database, "TRUSTED_SECONDS", 0.0)
+    assert [ask(), tried] == [first, [1]]
+    engine = sqlalchemy.create_engine(database.url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        assert connection.execute(others).scalar_one() >= 1
+    assert ask() != first

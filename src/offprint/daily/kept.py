@@ -1,11 +1,16 @@
-"""Answers that are the same for every reader, kept for a moment: many readers who come at once cost what one does."""
+"""Answers that are the same for every reader, kept for a moment: many readers who come at once cost what one does.
+
+What is asked for again and again is made anew before its moment is over, beside the requests, so that nobody waits.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +34,7 @@ def share(request: Request) -> None:
 
 @dataclass(frozen=True)
 class _Answer:
+    renewed_from: float
     until: float
     messages: tuple[Message, ...]
     route: Any
@@ -39,7 +45,8 @@ class Kept:
     """Gives readers who are not signed in an answer that was made a moment ago.
 
     What is kept is what a handler has marked by :func:`share`: never an answer that sets a cookie or is no success, and
-    never one to a reader who is signed in or asks on conditions. The oldest are forgotten first.
+    never one to a reader who is signed in or asks on conditions. The oldest are forgotten first. Who asks in the second
+    half of an answer's time is given it, and has it made anew for those who come after.
 
     Parameters
     ----------
@@ -55,6 +62,7 @@ class Kept:
         self.seconds = seconds
         self.clock = clock
         self._answers: OrderedDict[Key, _Answer] = OrderedDict()
+        self._renewing: dict[Key, asyncio.Task[None]] = {}
         self._lock = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,11 +71,19 @@ class Kept:
             return await self.app(scope, receive, send)
         key = (scope["scheme"], request.headers.get("host", ""), scope["path"].encode(), scope["query_string"])
         if answer := self._find(key):
+            if self.clock() >= answer.renewed_from and key not in self._renewing:
+                self._begin_to_renew(key, scope)
             scope["route"] = answer.route
             for message in answer.messages:
                 await send(message)
             return None
+        await self._make(key, scope, receive, send)
+        return None
+
+    async def _make(self, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered, and keep the answer if it may be kept, for as long from before it was made."""
         messages: list[Message] = []
+        begun = self.clock()
 
         async def send_noted(message: Message) -> None:
             messages.append(message)
@@ -75,8 +91,24 @@ class Kept:
 
         await self.app(scope, receive, send_noted)
         if scope.get(SHARED) and _may_be_kept(messages):
-            self._keep(key, _Answer(self.clock() + self.seconds, tuple(messages), scope.get("route")))
-        return None
+            times = begun + self.seconds / 2, begun + self.seconds
+            self._keep(key, _Answer(*times, tuple(messages), scope.get("route")))
+
+    def _begin_to_renew(self, key: Key, scope: Scope) -> None:
+        """Ask for the same again, as the reader did who may be given what others were given."""
+        state = dict(scope.get("state", {}))
+        task = asyncio.get_running_loop().create_task(self._renew(key, {**scope, "state": state}))
+        self._renewing[key] = task
+        task.add_done_callback(lambda _: self._renewing.pop(key))
+
+    async def _renew(self, key: Key, scope: Scope) -> None:
+        """Make an answer anew though nobody waits for it; what goes wrong is met again by whoever asks next."""
+
+        async def nothing(_: Message) -> None:
+            return
+
+        with suppress(Exception):
+            await self._make(key, scope, _nothing_more, nothing)
 
     def _find(self, key: Key) -> _Answer | None:
         with self._lock:
@@ -89,6 +121,11 @@ class Kept:
             self._answers[key] = answer
             if len(self._answers) > MOST_KEPT:
                 self._answers.popitem(last=False)
+
+
+async def _nothing_more() -> Message:
+    """Give what a request without a body sends."""
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _plain(request: Request) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -25,6 +27,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 CONNECTIONS = 20
 """Connections kept open; as many again are opened for a while when all are busy."""
+
+TRUSTED_SECONDS = 2.0
+"""A connection to a server that was used so short a time ago is not tried out before it is used again."""
+_IDLE_SINCE = "idle since"
 
 MIGRATION_LOCK = 5_203_841_690_447
 """The number under which PostgreSQL knows the lock that a program holds while it migrates."""
@@ -63,15 +69,14 @@ class Database:
         elif self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
         else:
-            # A server that was started anew has forgotten its connections.
-            options |= {
-                "pool_pre_ping": True,
-                "connect_args": {"connect_timeout": self.url.query.get("connect_timeout", 5)},
-            }
+            options["connect_args"] = {"connect_timeout": self.url.query.get("connect_timeout", 5)}
         # Parameters hold what readers wrote, and the addresses of subscribers: none of that belongs into a log.
         self.engine = sqlalchemy.create_engine(self.url, hide_parameters=True, **options)
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
+        else:
+            event.listen(self.engine, "checkin", _note_when)
+            event.listen(self.engine, "checkout", partial(_try_out, self.engine))
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         self.migrate()
 
@@ -147,6 +152,26 @@ def _at_head(connection: Connection) -> bool:
 def _head() -> str:
     """Return the newest revision, which the name of its file begins with."""
     return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def _note_when(_: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_IDLE_SINCE] = time.monotonic()
+
+
+def _try_out(engine: Engine, connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    """Find out whether the server still knows a connection, unless it did a moment ago: to ask costs as a query does.
+
+    A server that was started anew has forgotten its connections; the pool then opens others.
+    """
+    if time.monotonic() - record.info.get(_IDLE_SINCE, time.monotonic()) < TRUSTED_SECONDS:
+        return
+    try:
+        alive = engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        alive = False
+    if not alive:
+        # Whatever else is in the pool was opened before, and is no better.
+        raise InvalidatePoolError
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

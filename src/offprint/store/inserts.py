@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Insert, MetaData, Row, Table, delete, literal, select, text
-from sqlalchemy import insert as insert_into
+from sqlalchemy import ARRAY, JSON, Column, ColumnElement, Connection, Table, Text, any_, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from offprint.store.models import Base
 
-WORTH_STAGING = 100
+_ENCODE = json.JSONEncoder().encode
 
 
 def insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
@@ -30,52 +31,94 @@ def insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.In
     return postgresql.insert(table) if postgres else sqlite.insert(table)
 
 
-def insert_many(
-    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], returning: Sequence[str]
-) -> Sequence[Row[Any]]:
-    """Insert rows that all give the same columns, and return some columns of each, in no particular order.
+def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Insert rows that all give the same columns, and return the number (``id``) that each was given, in their order.
 
-    SQLite takes them from a temporary table by one statement: what has to be done once per statement, as the full-text
-    index has to be written out, is then done once, and each row costs a fraction of what it costs as bound parameters.
-    The transaction must have written before: SQLite refuses one that has only read while another wrote.
+    Past most of SQLAlchemy, at a fraction of what it costs. The transaction must have written before: SQLite refuses
+    one that has only read while another wrote, and gives the numbers out while nobody else can.
 
     Parameters
     ----------
     connection : Connection
     table : Table
+        Its key is ``id``.
     rows : sequence of mapping
         Values by column; a column that is left out gets its default, which must be a plain value.
-    returning : sequence of str
-        Names of columns.
+
+    Raises
+    ------
+    IntegrityError
+        If a row has a value that may be there only once.
     """
-    columns = [table.c[name] for name in returning]
-    if connection.dialect.name != "sqlite" or len(rows) < WORTH_STAGING:
-        return connection.execute(insert_into(table).returning(*columns), [*rows]).all() if rows else []
-    staged = _stage(connection, table, rows)
-    return connection.execute(staged.returning(*columns)).all()
-
-
-def _stage(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insert:
-    """Put rows into a temporary table and return the statement that takes them from there."""
-    names = list(rows[0])
-    defaults = {
-        c.name: literal(c.default.arg, c.type)
-        for c in table.c
-        if c.name not in rows[0] and isinstance(c.default, ScalarElementColumnDefault)
+    if not rows:
+        return []
+    columns = {name: _bound(connection, table.c[name], [row[name] for row in rows]) for name in rows[0]}
+    columns |= {
+        column.name: [column.default.arg] * len(rows)
+        for column in table.c
+        if column.name not in columns and isinstance(column.default, ScalarElementColumnDefault)
     }
-    incoming = Table(f"incoming_{table.name}", MetaData(), *(Column(name, table.c[name].type) for name in names))
-    quoted = ", ".join(names)
-    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS {incoming.name} ({quoted})")
-    connection.execute(delete(incoming))
-    columns = [_bound(connection, table.c[name], [row[name] for row in rows]) for name in names]
-    places = ", ".join("?" * len(names))
-    filled = f"INSERT INTO {incoming.name} ({quoted}) VALUES ({places})"
-    connection.exec_driver_sql(filled, [*zip(*columns, strict=True)])
-    taken = select(*incoming.c, *defaults.values()).order_by(text("rowid"))
-    return insert_into(table).from_select([*names, *defaults], taken, include_defaults=False)
+    fill = _copy if connection.dialect.name == "postgresql" else _stage
+    return fill(connection, table, columns)
+
+
+def one_of(connection: Connection, column: ColumnElement[Any], values: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition that a column holds one of so many texts that each as a parameter would take long.
+
+    Examples
+    --------
+    >>> from offprint.store import Database
+    >>> with Database("sqlite://").session() as session:
+    ...     bool(session.scalar(select(one_of(session.connection(), literal("b"), ["a", "b"]))))
+    True
+    """
+    if connection.dialect.name == "postgresql":
+        return column == any_(literal([*values], ARRAY(Text)))
+    return column.in_(select(func.json_each(_ENCODE([*values])).table_valued("value").c.value))
+
+
+def _copy(connection: Connection, table: Table, columns: Mapping[str, Sequence[Any]]) -> list[int]:
+    count = len(next(iter(columns.values())))
+    given = text("SELECT nextval(pg_get_serial_sequence(:name, 'id')) FROM generate_series(1, :count)")
+    ids = list(connection.scalars(given, {"name": table.name, "count": count}))
+    statement = f"COPY {table.name} ({', '.join(('id', *columns))}) FROM STDIN"
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in zip(ids, *columns.values(), strict=True):
+                copy.write_row(row)
+    except connection.dialect.loaded_dbapi.IntegrityError as error:
+        raise IntegrityError(statement, None, error, hide_parameters=True) from error
+    return ids
+
+
+def _stage(connection: Connection, table: Table, columns: Mapping[str, Sequence[Any]]) -> list[int]:
+    """Take rows from a temporary table by one statement.
+
+    Where a table has triggers, SQLite prepares to undo every statement by itself, which takes longer than the row.
+    """
+    count = len(next(iter(columns.values())))
+    first = connection.scalar(select(func.coalesce(func.max(table.c.id), 0) + 1)) or 1
+    ids = list(range(first, first + count))
+    names = ", ".join(("id", *columns))
+    staged = f"incoming_{table.name}"
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{staged}")  # of one that failed
+    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {staged} ({names})")
+    filled = f"INSERT INTO {staged} ({names}) VALUES ({', '.join('?' * (1 + len(columns)))})"
+    connection.exec_driver_sql(filled, [*zip(ids, *columns.values(), strict=True)])
+    connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {staged} ORDER BY rowid")
+    connection.exec_driver_sql(f"DROP TABLE {staged}")
+    return ids
 
 
 def _bound(connection: Connection, column: Column[Any], values: list[Any]) -> list[Any]:
     """Return values as the driver takes them."""
+    if isinstance(column.type, JSON):
+        return [*map(_ENCODE, values)]
     process = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-    return values if process is None else [process(value) for value in values]
+    if process is None:
+        return values
+    # Most moments of a batch are one and the same.
+    known = {value: process(value) for value in set(values)}
+    return [known[value] for value in values]

@@ -74,17 +74,20 @@ def _authors(record: dict[str, object]) -> Iterable[str]:
     """Return the names, given name first: from the list of their parts, or else from the one text of all."""
     parsed = record.get("authors_parsed")
     if isinstance(parsed, list) and parsed:
-        names = [
-            " ".join((*parts[1::-1], *parts[2:3]))
-            for parts in parsed
-            if isinstance(parts, list) and all(isinstance(part, str) for part in parts[:3])
-        ]
-        return map(decode_accents, names)
+        return [decode_accents(name) for name in map(_name, parsed) if name]
     written = record.get("authors")
     if isinstance(written, str):
         without_places = _PARENTHESES.sub("", decode_accents(written))
         return re.split(r",\s*(?:and\s+)?|\s+and\s+", without_places)
     return ()
+
+
+def _name(parts: object) -> str:
+    """Return a name from its parts: family name, given name, and what follows both; empty when it is none."""
+    try:
+        return " ".join((*parts[1::-1], *parts[2:3])) if isinstance(parts, list) else ""
+    except TypeError:  # not a text
+        return ""
 
 
 def _first_version(versions: object) -> datetime.datetime | None:

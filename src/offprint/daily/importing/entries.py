@@ -118,7 +118,7 @@ def entry(
     if len(text) > LONGEST_ABSTRACT:
         raise BadEntryError(f"abstract longer than {LONGEST_ABSTRACT} characters")
     names = tuple(name for name in map(one_line, authors) if name)
-    if len(names) > MOST_AUTHORS or any(len(name) > LONGEST_NAME for name in names):
+    if len(names) > MOST_AUTHORS or max(map(len, names), default=0) > LONGEST_NAME:
         raise BadEntryError(f"more than {MOST_AUTHORS} authors, or one with more than {LONGEST_NAME} characters")
     if published is not None:
         _check_day(published.date())
@@ -171,7 +171,9 @@ def one_line(text: object) -> str:
     """Return text in one spelling (NFC) on one line, without control characters; empty for anything but text."""
     if not isinstance(text, str):
         return ""
-    line = unicodedata.normalize("NFC", " ".join(text.split()))
+    line = " ".join(text.split())
+    if not line.isascii():
+        line = unicodedata.normalize("NFC", line)
     if line.isprintable():
         return line
     return " ".join(_UNWANTED.sub(" ", line).split())

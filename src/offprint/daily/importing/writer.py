@@ -8,19 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Table, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Table, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from offprint.daily import trending
 from offprint.daily.importing.entries import Entry
+from offprint.daily.search.adding import add_papers
 from offprint.store import Listing, Paper
-from offprint.store.inserts import insert_many
+from offprint.store.inserts import insert_many, one_of
 from offprint.store.models import now
 
 _PAPERS = cast(Table, Paper.__table__)
 _LISTINGS = cast(Table, Listing.__table__)
 _FACTS = ("arxiv", "title", "title_key", "authors", "abstract", "year", "code", "categories", "published_at", "hotness")
-_NOTHING: dict[str, Any] = dict.fromkeys(_FACTS) | {"hotness": 0.0}
 _ON_RECORD = {"abstract", "authors", "categories", "published_at"}
 """What an import may tell of a paper on record; the authors only where the record names none."""
 
@@ -106,7 +106,9 @@ class Writer:
 
     def _tell(self, row: _Row, entry: Entry) -> None:
         """Let a paper know what an entry says and it may take from it."""
-        for name, value in _facts(entry).items():
+        for name, value in _said(entry).items():
+            if not value:
+                continue
             known = row.facts[name]
             allowed = row.slug is None or name in _ON_RECORD
             replaces = self.authority and not (row.slug and name == "authors")
@@ -117,11 +119,9 @@ class Writer:
         if not new:
             return
         added = {"added_at": now()}
-        given = [row.facts | added for row in new]
-        returned = insert_many(session.connection(), _PAPERS, given, ("id", "arxiv", "title_key"))
-        ids = {row.arxiv or row.title_key: row.id for row in returned}
-        for row in new:
-            row.id = ids[row.facts["arxiv"] or row.facts["title_key"]]
+        ids = add_papers(session, [row.facts | added for row in new])
+        for row, number in zip(new, ids, strict=True):
+            row.id = number
 
     def _list(self, session: Session, rows: Iterable[_Row]) -> None:
         wanted = [(row, listing) for row in rows for listing in row.listings]
@@ -136,7 +136,7 @@ class Writer:
         for row, listing in wanted:
             listed.append(listing | {"paper_id": row.id, "position": self._places[listing["day"]]})
             self._places[listing["day"]] += 1
-        session.connection().execute(insert(_LISTINGS), listed)
+        insert_many(session.connection(), _LISTINGS, listed)
         for row in dict.fromkeys(row for row, _ in wanted if row.reacted):
             paper = session.get(Paper, row.id)
             if paper is not None:
@@ -151,14 +151,10 @@ class _Rows:
     def __init__(self, session: Session, entries: Sequence[Entry]) -> None:
         self.by_arxiv: dict[str, _Row] = {}
         self.by_key: defaultdict[str, list[_Row]] = defaultdict(list)
-        ids = {entry.arxiv for entry in entries if entry.arxiv}
-        # A paper that has an arXiv id is no other one that shares its title.
-        keys = {entry.key for entry in entries if entry.arxiv}
-        any_keys = {entry.key for entry in entries if not entry.arxiv}
+        connection = session.connection()
         wanted = or_(
-            Paper.arxiv.in_(ids),
-            and_(Paper.title_key.in_(keys), Paper.arxiv.is_(None)),
-            Paper.title_key.in_(any_keys),
+            one_of(connection, _PAPERS.c.arxiv, {entry.arxiv for entry in entries if entry.arxiv}),
+            one_of(connection, _PAPERS.c.title_key, {entry.key for entry in entries}),
         )
         columns = [_PAPERS.c[name] for name in ("id", "slug", "n_votes", "n_comments", *_FACTS)]
         found: dict[int, _Row] = {}
@@ -182,19 +178,20 @@ class _Rows:
         """Return the row that is about the same paper: by arXiv id, then by title, one on record before others."""
         if entry.arxiv in self.by_arxiv:
             return self.by_arxiv[entry.arxiv]
+        # A paper that has an arXiv id is no other one that shares its title.
         same = [row for row in self.by_key.get(entry.key, ()) if not (entry.arxiv and row.facts["arxiv"])]
         return min(same, key=lambda row: (row.slug is None, row.id is None, row.id or 0), default=None)
 
     def add(self, entry: Entry) -> _Row:
         """Make the row of a paper that is new."""
-        row = _Row(None, None, _NOTHING | {"authors": [], "categories": []} | _facts(entry))
+        row = _Row(None, None, _said(entry) | {"hotness": 0.0})
         self.know(row)
         return row
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
-    """Return what the entry says, under the names of the columns."""
-    said = {
+def _said(entry: Entry) -> dict[str, Any]:
+    """Return what the entry says, under the names of the columns; empty or ``None`` where it says nothing."""
+    return {
         "arxiv": entry.arxiv,
         "title": entry.title,
         "title_key": entry.key,
@@ -205,7 +202,6 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "categories": list(entry.categories),
         "published_at": entry.published,
     }
-    return {name: value for name, value in said.items() if value}
 
 
 def _update(session: Session, rows: Sequence[_Row]) -> None:

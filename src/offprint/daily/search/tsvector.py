@@ -147,19 +147,29 @@ def marked(
     """
     rows = [(paper.id, paper.title, paper.summary, paper.claims_text, paper.abstract) for paper in papers]
     wanted = [word for term in query.wanted for word in _tokens(term)]
-    occurring = {word for row in rows for content in row[1:] for word in WORD.findall(content or "")}
+    occurring = set(WORD.findall("\n".join(content for row in rows for content in row[1:] if content)))
     # Stems keep the letter that words begin with, so that most words need not be looked at.
     initials = {word[0] for word in wanted}
-    plainly = {word: simple for word in occurring if (simple := _simple(word))[:1] in initials}
+    either = initials | {letter.upper() for letter in initials}
+    near = (word for word in occurring if word[0] in either or not word.isascii())
+    plainly = {word: simple for word in near if (simple := _simple(word))[:1] in initials}
     lexemes = _lexemes(session, {*plainly.values(), *wanted})
     sought = {lexemes[word] for word in wanted}
     beginnings = tuple(_tokens(term)[-1] for term in query.wanted if prefix and begins(term))
     matching = {word for word, simple in plainly.items() if lexemes[simple] in sought or simple.startswith(beginnings)}
 
+    # Looked for by the words that match, not word by word, as few of a text's words do.
+    pattern = re.compile(f"({'|'.join(matching)})(?![^\\W_])" if matching else "(?!)")
+
     def mark(content: str | None) -> str:
-        return WORD.sub(lambda found: f"{start}{found[0]}{end}" if found[0] in matching else found[0], content or "")
+        return pattern.sub(lambda found: found[0] if _in_a_word(found) else f"{start}{found[0]}{end}", content or "")
 
     return {row[0]: (mark(row[1]), (mark(row[2]), mark(row[3]), mark(row[4]))) for row in rows}
+
+
+def _in_a_word(found: re.Match[str]) -> bool:
+    """Whether something that was found is only the end of a word."""
+    return found.start() > 0 and WORD.match(found.string, found.start() - 1) is not None
 
 
 def _lexemes(session: Session, words: set[str]) -> dict[str, str]:
