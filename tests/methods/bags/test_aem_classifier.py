@@ -57,13 +57,13 @@ class Slides(SlideDataset):
         return torch.from_numpy(self.content[slide_id]), None
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_it_trains_as_a_plain_loop_of_torch_does(weight):
+@pytest.mark.parametrize(("weight", "annealing"), [(0.0, "cosine"), (0.5, "cosine"), (0.5, "constant")])
+def test_it_trains_as_a_plain_loop_of_torch_does(weight, annealing):
     """Every bag its own step, AdamW, half a cosine step by step, λ by epoch: written out in a dozen lines."""
     bags, y = drawn(6)
     model = GatedABMIL(8, generator=0)
     twin = copy.deepcopy(model)
-    fitted = MILClassifier(model, 1e-2, 3, weight, batch_size=6, weight_decay=1e-2).fit(bags, y)
+    fitted = MILClassifier(model, 1e-2, 3, weight, annealing, batch_size=6, weight_decay=1e-2).fit(bags, y)
     optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-2, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
     padded = nn.utils.rnn.pad_sequence([torch.from_numpy(bag) for bag in bags], batch_first=True)
@@ -74,7 +74,7 @@ def test_it_trains_as_a_plain_loop_of_torch_does(weight):
         attention = output.attention_logits.softmax(-1).clamp_min(1e-30)
         neg_entropy = (attention * attention.log()).sum(-1).mean()
         loss = nn.functional.cross_entropy(output.logits, torch.from_numpy(y))
-        (loss + annealed_weight(weight, epoch, 3) * neg_entropy).backward()
+        (loss + annealed_weight(weight, epoch, 3, schedule=annealing) * neg_entropy).backward()
         optimizer.step()
         schedule.step()
         assert fitted.entropies_[epoch] == pytest.approx(-neg_entropy.item(), abs=1e-5)

@@ -192,4 +192,5 @@ def test_what_is_refused(chunk_size, monkeypatch):
     with pytest.raises(ValueError, match="chunk_size"):
         CopulaRecognition(nn.Linear(3, 6), 6).double()(X, MASK, chunk_size)
     with pytest.raises(ValueError, match="chunk_size"):
-        SubsetSelector(chunk_size=chunk_size).fit([[[0.0], [1.0]]], [[0]])
+        # Before it trains.
+        SubsetSelector(chunk_size=chunk_size).fit([[[0.0], [1.0]]], [[0]], progress=lambda *_: pytest.fail("trained"))

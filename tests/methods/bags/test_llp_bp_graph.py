@@ -8,7 +8,7 @@ import scipy.sparse
 from jaxtyping import config
 from sklearn.neighbors import NearestNeighbors
 
-from offprint.methods.bags import llp_bp_graph
+from offprint.methods.bags import llp_bp_neighbors
 from offprint.methods.bags.llp_bp_graph import SimilarityGraph, neighbor_graph
 
 
@@ -29,7 +29,7 @@ def pairs_of_scikit_learn(X, k, metric):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_exact_neighbours_are_those_of_scikit_learn(metric, monkeypatch):
-    monkeypatch.setattr(llp_bp_graph, "BLOCK", 64)  # so that there are several blocks of queries and of keys
+    monkeypatch.setattr(llp_bp_neighbors, "BLOCK", 64)  # so that there are several blocks of queries and of keys
     X = rows(500)
     graph = neighbor_graph(X, 4, metric=metric)
     assert {tuple(edge) for edge in graph.edges.tolist()} == pairs_of_scikit_learn(X, 4, metric)
@@ -38,9 +38,12 @@ def test_exact_neighbours_are_those_of_scikit_learn(metric, monkeypatch):
     assert graph.recall == 1.0
 
 
+@pytest.mark.parametrize("many_cells", [1000, 10])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_inverted_lists_find_nine_of_ten(metric):
-    X = rows(3000, 16, dtype=np.float32)  # of so many dimensions that the first eight lists are not enough
+def test_inverted_lists_find_nine_of_ten(metric, many_cells, monkeypatch):
+    """Of so many dimensions that eight lists are not enough; where ten cells are many, lists are of two levels."""
+    monkeypatch.setattr(llp_bp_neighbors, "MANY_CELLS", many_cells)
+    X = rows(3000, 16, dtype=np.float32)
     graph = neighbor_graph(X, 5, metric=metric, method="ivf")
     truth = pairs_of_scikit_learn(X, 5, metric)
     found = {tuple(edge) for edge in graph.edges.tolist()}
@@ -48,6 +51,48 @@ def test_inverted_lists_find_nine_of_ten(metric):
     # The recall is that of every row's own neighbours, this of pairs, which either row may find: it can only be higher.
     assert 0.9 <= graph.recall <= shared + 0.01
     assert len(found) < 1.1 * len(truth)
+
+
+def test_neighbours_of_neighbours_are_found_without_a_search_of_more_cells(monkeypatch):
+    X, probes = rows(3000, 16, dtype=np.float32), []
+    search = llp_bp_neighbors._Lists.search
+    monkeypatch.setattr(
+        llp_bp_neighbors._Lists,
+        "search",
+        lambda self, queries, k, n_probes, own=None: probes.append(n_probes) or search(self, queries, k, n_probes, own),
+    )
+    assert neighbor_graph(X, 5, method="ivf").recall >= 0.9
+    assert probes == [8]
+    monkeypatch.setattr(llp_bp_neighbors, "_look_around", lambda *_: 0)
+    assert neighbor_graph(X, 5, method="ivf").recall >= 0.9
+    assert probes[1:3] == [8, 16]
+
+
+def test_a_second_look_compares_only_with_what_is_new():
+    """And finds what a look at everything would."""
+    X = rows(2000, 8)
+    offsets = (X**2).sum(1) / 2
+    everyone = np.array(
+        [np.random.default_rng(i).choice(np.delete(np.arange(2000), i), 12, False) for i in range(2000)]
+    )
+    results = []
+    for forget in (False, True):
+        scores = (X[:, None] * X[everyone]).sum(2) - offsets[everyone]
+        order = (-scores).argsort(1)
+        found, scores = np.take_along_axis(everyone, order, 1), np.take_along_axis(scores, order, 1)
+        since = np.zeros(found.shape, dtype=np.int32)
+        for visit in range(1, 5):
+            if forget:
+                since[:] = visit
+            llp_bp_neighbors._look_around(X, offsets, scores, found, since, visit)
+        np.testing.assert_allclose(scores, (X[:, None] * X[found]).sum(2) - offsets[found], atol=1e-12)
+        assert (np.diff(scores) <= 0).all()
+        assert all(len(set(row)) == 12 for row in found.tolist())
+        results.append(found)
+    truth = llp_bp_neighbors.exact_neighbors(X, X, 12, np.arange(2000))
+    quick, full = (llp_bp_neighbors._recall(found, truth) for found in results)
+    assert full > 0.5
+    assert quick > full - 0.01
 
 
 def test_inverted_lists_follow_their_seed():
