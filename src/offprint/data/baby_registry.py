@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,12 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 
-from offprint.data.cifar import ALLOWED
 from offprint.data.dataset import MissingDataError
+from offprint.data.pickles import read_pickle
 from offprint.data.subsets import SubsetData
 
 Part = Literal["train", "validation", "test"]
-NUMBERS = {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")}
 
 
 def amazon_registry(
@@ -165,22 +162,10 @@ def _checked(items: Any, path: Path) -> Float32[np.ndarray, "n features"]:
 
 def _stacked(path: Path) -> np.ndarray:
     """Read a pickled dict from 1, 2, ... to features."""
-    try:
-        by_number = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-    except Exception as error:  # a damaged pickle fails in many ways
-        raise ValueError(f"{path} is not a readable pickle of features: {error or type(error).__name__}") from error
+    by_number = read_pickle(path.read_bytes(), f"{path} is not a readable pickle of features")
     if not isinstance(by_number, Mapping) or set(by_number) != set(range(1, len(by_number) + 1)):
         raise ValueError(f"{path} must hold a dict from 1, 2, ... to the features of each item")
     rows = [np.asarray(by_number[number]) for number in range(1, len(by_number) + 1)]
     if len({row.shape for row in rows}) != 1:
         raise ValueError(f"{path} must hold as many features of each item; got {sorted({row.shape for row in rows})}")
     return np.stack(rows)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, numbers and arrays, and refuses all else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED | NUMBERS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no features need; save them as .npy")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from offprint.data.dataset import Dataset, Split
 from offprint.data.files import find
+from offprint.data.pickles import read_pickle
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -21,23 +19,6 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = ("test_batch",)
 SHAPE = (3, 32, 32)
-# All that pickles of arrays need: builders of arrays, whose arguments are data, and nothing that can run code.
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def read_batch(content: bytes, origin: str) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, " n"]]:
@@ -62,14 +43,12 @@ def read_batch(content: bytes, origin: str) -> tuple[UInt8[np.ndarray, "n 3072"]
 
     Examples
     --------
+    >>> import pickle
     >>> batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [3, 8]}
     >>> read_batch(pickle.dumps(batch), "a batch")[1]
     array([3, 8])
     """
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle fails in many ways
-        raise ValueError(f"{origin} is not a readable batch: {error or type(error).__name__}") from error
+    batch = read_pickle(content, f"{origin} is not a readable batch", encoding="bytes")
     pixels, labels = (batch.get(b"data"), batch.get(b"labels")) if isinstance(batch, dict) else (None, None)
     width = int(np.prod(SHAPE))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (width,):
