@@ -136,6 +136,10 @@ def test_whole_words_are_marked_whatever_they_are_beside(database: Database) -> 
         session.add(Paper(title=title, title_key="n", abstract="net."))
         session.flush()
         [hit] = search(session, Query.parse("net")).hits
+        session.add(Paper(title="Études of été", title_key="e"))
+        session.flush()
+        [accented] = search(session, Query.parse("etude")).hits
+    assert accented.title == "<mark>Études</mark> of été"
     marked = re.findall(r"(\S*)<mark>(.*?)</mark>(\S*)", hit.title)
     assert marked == [
         ("", "NET", ","),

@@ -19,7 +19,10 @@ from offprint.store import Database, Paper
 
 MOMENT = datetime.datetime(2025, 8, 20, 1, 2, 3, tzinfo=datetime.UTC)
 CHECK = text("INSERT INTO papers_search (papers_search) VALUES ('integrity-check')")
-FOUND = text("SELECT rowid FROM papers_search WHERE papers_search MATCH 'ada OR graphs' ORDER BY 1")
+FOUND = text(
+    "SELECT rowid, round(bm25(papers_search), 9) FROM papers_search"
+    " WHERE papers_search MATCH 'ada OR graphs' ORDER BY rowid"
+)
 VECTORS = text("SELECT paper_id, heading::text, words::text FROM papers_search ORDER BY paper_id")
 letters = st.sampled_from("aZ09 -_.,/@:'\\é\u0301ßΣ漢∀½ ")
 contents = st.text(letters, max_size=30) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -51,7 +54,7 @@ def two(migrated_url: str, new_url: Callable[..., str]) -> Iterator[tuple[Databa
 
 
 def index(database: Database) -> list[tuple[Any, ...]]:
-    """Return what the index holds; SQLite compares it with the papers by itself."""
+    """Return what the index holds; SQLite compares it with the papers by itself, and its scores count every entry."""
     with database.session() as session:
         if database.sqlite:
             session.execute(CHECK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -37,6 +38,28 @@ def test_a_taken_port_is_one_line(tmp_path: Path, package: Path, capsys: pytest.
 def test_of_two_servers_that_start_together_one_has_the_port() -> None:
     with _listen("127.0.0.1", 0) as first, pytest.raises(SystemExit):
         _listen("127.0.0.1", first.getsockname()[1])
+
+
+def test_headers_and_page_leave_at_once() -> None:
+    """Nagle's algorithm is off where a page is answered: with it the page waits for the reader's side, up to 40 ms."""
+
+    async def ask(listening: socket.socket) -> int:
+        answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            answered.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        server = await asyncio.start_server(answer, sock=listening)
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        found = await answered
+        writer.close()
+        server.close()
+        return found
+
+    with _listen("127.0.0.1", 0) as listening:
+        assert asyncio.run(ask(listening)) != 0
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("256.0.0.1", 0)])

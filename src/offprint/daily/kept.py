@@ -21,6 +21,8 @@ from offprint.daily.security import SESSION_COOKIE, cookie_name
 
 MOST_KEPT = 256
 LARGEST_KEPT = 200_000
+RENEWED_AFTER = 0.75
+"""The share of its time after which an answer that is still asked for is made anew."""
 SHARED = "offprint.shared"
 CONDITIONS = ("if-none-match", "if-modified-since", "range")
 
@@ -45,8 +47,8 @@ class Kept:
     """Gives readers who are not signed in an answer that was made a moment ago.
 
     What is kept is what a handler has marked by :func:`share`: never an answer that sets a cookie or is no success, and
-    never one to a reader who is signed in or asks on conditions. The oldest are forgotten first. Who asks in the second
-    half of an answer's time is given it, and has it made anew for those who come after.
+    never one to a reader who is signed in or asks on conditions. The oldest are forgotten first. Who asks in the last
+    quarter of an answer's time is given it, and has it made anew for those who come after.
 
     Parameters
     ----------
@@ -91,7 +93,7 @@ class Kept:
 
         await self.app(scope, receive, send_noted)
         if scope.get(SHARED) and _may_be_kept(messages):
-            times = begun + self.seconds / 2, begun + self.seconds
+            times = begun + RENEWED_AFTER * self.seconds, begun + self.seconds
             self._keep(key, _Answer(*times, tuple(messages), scope.get("route")))
 
     def _begin_to_renew(self, key: Key, scope: Scope) -> None:
