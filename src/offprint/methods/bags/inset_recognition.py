@@ -197,5 +197,5 @@ class CopulaRecognition(nn.Module):
         for part in parts:
             hidden = self.own(encoded[:, part])
             out.append(self.out((hidden if told is None else hidden + told).relu()))
-        logits, deviation, factors = torch.cat(out, 1).split([1, 1, self.rank], 2)
+        logits, deviation, factors = torch.split(torch.cat(out, 1), [1, 1, self.rank], 2)
         return Proposal(logits[..., 0], nn.functional.softplus(deviation[..., 0]), factors.tanh(), mask)
