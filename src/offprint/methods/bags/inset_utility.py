@@ -60,7 +60,7 @@ class PreparedSets:
         sums = self._sums(subsets)
         sign = 1 - 2 * subsets.to(sums)
         moved = [
-            self.rest(sums[:, :, None] + sign[:, :, part, None] * self.elements[:, None, part])[..., 0]
+            self.rest(torch.addcmul(sums[:, :, None], sign[:, :, part, None], self.elements[:, None, part]))[..., 0]
             for part in chunks(self.elements.shape[:2], self.chunk_size)
         ]
         return sign * (torch.cat(moved, 2) - self.rest(sums))
