@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -142,9 +142,15 @@ def complete(target: Callable[..., Any], args: tuple[Any, ...], keywords: dict[s
 
 def call_operator(target: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """Call an operator with arguments as `complete` orders them; the keyword-only ones are given by name."""
+    n_positional, names = _signature(target)
+    return target(*args[:n_positional], **dict(zip(names, args[n_positional:], strict=False)))
+
+
+@lru_cache(maxsize=4096)
+def _signature(target: Callable[..., Any]) -> tuple[int | None, tuple[str, ...]]:
+    """Return how many arguments of an operator are positional (``None``: all), and the names of the others."""
     schema = getattr(target, "_schema", None)
     if schema is None:
-        return target(*args)
-    n_positional = sum(not a.kwarg_only for a in schema.arguments)
-    keywords = {a.name: v for a, v in zip(schema.arguments[n_positional:], args[n_positional:], strict=False)}
-    return target(*args[:n_positional], **keywords)
+        return None, ()
+    names = tuple(one.name for one in schema.arguments if one.kwarg_only)
+    return len(schema.arguments) - len(names), names

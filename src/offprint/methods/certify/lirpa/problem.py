@@ -27,6 +27,10 @@ class UnsupportedOperatorError(NotImplementedError):
     """A perturbation reaches an operator that the library does not know."""
 
 
+# Where perturbed nodes stand among the arguments of a call, and what its operator is told of them.
+Places = list[tuple[Node, Input]]
+
+
 @dataclass
 class Plan:
     """What is known of a graph from which nodes are perturbed and how many samples there are, whatever the values."""
@@ -35,6 +39,7 @@ class Plan:
     layouts: dict[Node, Layout | None] = field(default_factory=dict)
     ancestors: dict[tuple[Node, ...], list[Node]] = field(default_factory=dict)
     inputs: dict[Node, list[Node]] = field(default_factory=dict)
+    places: dict[Node, Places] = field(default_factory=dict)
 
 
 def _layouts_depend_on_values(graph: Graph) -> bool:
@@ -175,7 +180,9 @@ class Problem:
     def call(self, node: Node) -> Call:
         """Return a perturbed node as its operator sees it."""
         if node not in self._calls:
-            self._calls[node] = self._make_call(node, self.perturbed)
+            if node not in self._plan.places:
+                self._plan.places[node] = self._places(node, self.perturbed)
+            self._calls[node] = self._make_call(node, self._plan.places[node])
         return self._calls[node]
 
     def inputs(self, node: Node) -> list[Node]:
@@ -194,10 +201,11 @@ class Problem:
             self.relaxations[node] = operator.relax(self.call(node), intervals)
         return self.relaxations[node]
 
-    def _make_call(self, node: Node, inputs: Iterable[Node] | set[Node]) -> Call:
+    def _places(self, node: Node, inputs: set[Node]) -> Places:
+        return [(one, Input(i, j, one.shape, self.layouts[one])) for i, j, one in node.places() if one in inputs]
+
+    def _make_call(self, node: Node, places: Places) -> Call:
         assert node.target is not None
-        places = [place for place in node.places() if place[2] in inputs]
-        nodes = [one for _, _, one in places]
 
         def shown(arg: Any) -> Any:
             if isinstance(arg, Node):
@@ -210,12 +218,12 @@ class Problem:
             name=repr(node),
             target=node.target,
             args=tuple(shown(a) for a in node.args),
-            inputs=tuple(Input(i, j, one.shape, self.layouts[one]) for i, j, one in places),
+            inputs=tuple(one for _, one in places),
             shape=node.shape,
             layout=self.layouts.get(node),
             dtype=node.meta.dtype,
             device=self.device,
-            value=lambda i: self.value(nodes[i]),
+            value=lambda i: self.value(places[i][0]),
         )
 
     def _layout(self, node: Node) -> Layout | None:
@@ -232,18 +240,15 @@ class Problem:
             operator = lookup(node.target)
             try:
                 if operator is not None:
-                    return operator.layout(self._make_call(node, laid))
+                    return operator.layout(self._make_call(node, self._places(node, laid)))
             except (MixedSamplesError, ValueError, RuntimeError):
                 pass
             return Layout(0, self.n_samples) if node.shape[:1] == (self.n_samples,) else None
         operator = self.operator(node)
         try:
-            return operator.layout(self._make_call(node, laid | self._perturbed_inputs(node)))
+            return operator.layout(self._make_call(node, self._places(node, laid | self.perturbed)))
         except MixedSamplesError:
-            return operator.layout(self._make_call(node, self._perturbed_inputs(node)))
-
-    def _perturbed_inputs(self, node: Node) -> set[Node]:
-        return {one for one in node.inputs if one in self.perturbed}
+            return operator.layout(self._make_call(node, self._places(node, self.perturbed)))
 
 
 def split_elements(tensor: Tensor, layout: Layout | None) -> Tensor:

@@ -55,6 +55,8 @@ class WeightedSum(Plane):
             ours, theirs = (aligned(one, len(self.call.shape)) for one in (ours, theirs))
             if isinstance(weight, Tensor):
                 part = weight.clamp(min=0) * ours + weight.clamp(max=0) * theirs
+            elif _is_one(weight):
+                part = ours
             else:
                 part = weight * (ours if weight >= 0 else theirs)
             total = part if total is None else total + part

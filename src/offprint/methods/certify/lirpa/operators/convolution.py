@@ -327,27 +327,29 @@ class Convolution(Operator):
     def interval(self, call: Call, intervals: Sequence[Interval]) -> Interval:
         geometry = self.geometry(call)
         x, w, b = call.find(INPUT), call.find(WEIGHT), call.find(BIAS)
-        inputs = intervals[x] if x is not None else Interval(call.args[INPUT], call.args[INPUT])
-        weights = intervals[w] if w is not None else Interval(call.args[WEIGHT], call.args[WEIGHT])
-        middle_x, middle_w = (inputs.lower + inputs.upper) / 2, (weights.lower + weights.upper) / 2
+        inputs = intervals[x] if x is not None else None
+        weights = intervals[w] if w is not None else None
+        middle_x = call.args[INPUT] if inputs is None else (inputs.lower + inputs.upper) / 2
+        middle_w = call.args[WEIGHT] if weights is None else (weights.lower + weights.upper) / 2
         middle = _run(geometry, middle_x, middle_w)
         radius = torch.zeros_like(middle)
-        if x is not None:
+        if inputs is not None:
             radius = _run(geometry, (inputs.upper - inputs.lower) / 2, middle_w.abs())
-        if w is not None:
-            largest = torch.maximum(inputs.lower.abs(), inputs.upper.abs())
+        if weights is not None:
+            largest = (
+                call.args[INPUT].abs() if inputs is None else torch.maximum(inputs.lower.abs(), inputs.upper.abs())
+            )
             radius = radius + _run(geometry, largest, (weights.upper - weights.lower) / 2)
-        region = inputs.region
-        if w is None and isinstance(region, LpBall) and not region.is_box and x is not None:
-            change = self._reach(region, call.value(x), call.args[WEIGHT], geometry, middle)
+        elif inputs is not None and isinstance(inputs.region, LpBall) and not inputs.region.is_box:
+            change = self._reach(inputs.region, call.value(x), call.args[WEIGHT], geometry, middle)
             if change is not None:
                 radius = torch.minimum(radius, change)
         bias = call.args[BIAS]
+        if b is None and bias is not None:
+            middle = middle + self._channels(bias)
         lower, upper = middle - radius, middle + radius
         if b is not None:
             lower, upper = lower + self._channels(intervals[b].lower), upper + self._channels(intervals[b].upper)
-        elif bias is not None:
-            lower, upper = lower + self._channels(bias), upper + self._channels(bias)
         return Interval(lower, upper)
 
     def _reach(self, region: LpBall, x: Tensor, weight: Tensor, geometry: Geometry, like: Tensor) -> Tensor | None:
