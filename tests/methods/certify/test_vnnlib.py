@@ -28,11 +28,12 @@ def outputs_term():
         st.tuples(st.just("-"), variable, leaf),
         st.tuples(st.just("-"), variable),
         st.tuples(st.just("*"), variable, st.tuples(st.just("+"), VALUES, VALUES)),
+        st.tuples(st.just("/"), variable, st.sampled_from([2.0, -0.5, 4.0])),
     )
 
 
 def conditions():
-    relation = st.sampled_from(["<=", ">=", "="])
+    relation = st.sampled_from(["<=", ">=", "=", "<", ">"])
     about_outputs = st.tuples(relation, outputs_term(), outputs_term())
     about_inputs = st.tuples(relation, st.sampled_from([f"X_{i}" for i in range(N_IN)]), VALUES)
     flipped = about_inputs.map(lambda c: (c[0], c[2], c[1]))
@@ -67,8 +68,11 @@ def evaluated(expression, values):
         "<=": lambda p: p[0] <= p[1],
         ">=": lambda p: p[0] >= p[1],
         "=": lambda p: p[0] == p[1],
+        "<": lambda p: p[0] < p[1],
+        ">": lambda p: p[0] > p[1],
         "+": sum,
         "*": lambda p: p[0] * p[1],
+        "/": lambda p: p[0] / p[1],
     }[word](parts)
 
 
@@ -152,14 +156,16 @@ def test_files_plain_and_gzipped(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("(< X_0 1)", "line 4: '<' is strict"),
+        ("(< X_0 1 2)", "line 4: '<' takes two sides, got 3"),
         ("(<= X_0 X_9)", "line 4: X_9 is not declared"),
         ("(<= X_0 one)", "line 4: one is not a number"),
         ("(<= X_0 1e999)", "line 4: 1e999 is not finite"),
         ("(<= X_0 Y_0)", "line 4: a condition between inputs and outputs"),
         ("(<= X_0 (* Y_0 Y_1))", "line 4: a product of variables"),
         ("(=> X_0 1)", "line 4: unknown condition '=>'"),
-        ("(<= (/ Y_0 2) 1)", "line 4: unknown term '/'"),
+        ("(<= (/ 2 Y_0) 1)", "line 4: only division by a number other than 0"),
+        ("(<= (/ Y_0 0) 1)", "line 4: only division by a number other than 0"),
+        ("(<= (mod Y_0 2) 1)", "line 4: unknown term 'mod'"),
         ("(<= X_0)", "line 4: '<=' takes two sides, got 1"),
         ("X_0", "line 4: expected a condition"),
         ("(<= Y_0 1)) )", "line 4: a '\\)' without"),

@@ -215,8 +215,8 @@ def parse(text: str) -> Property:
     """Parse a property in VNN-LIB 1.0.
 
     Understood are declarations of real inputs ``X_0, X_1, …`` and outputs ``Y_0, Y_1, …``, and assertions made of
-    ``and``, ``or``, ``<=``, ``>=`` and ``=`` between sums, differences and multiples of inputs or of outputs. Inputs
-    may only be bounded one by one; where bounds are in a disjunction there are several boxes.
+    ``and``, ``or``, ``<=``, ``>=``, ``<``, ``>`` and ``=`` between sums, differences and multiples of inputs or of
+    outputs. Inputs may only be bounded one by one; where bounds are in a disjunction there are several boxes.
 
     Parameters
     ----------
@@ -367,19 +367,17 @@ def _formula(expression: _Atom | _List, names: set[str]) -> _Formula:
     word, parts = expression.items[0].text, expression.items[1:]
     if word in ("and", "or"):
         return _Formula(word, [_formula(part, names) for part in parts])
-    if word in ("<", ">"):
-        raise _error(expression, f"'{word}' is strict, and VNN-LIB 1.0 has <= and >= only")
-    if word not in ("<=", ">=", "="):
-        raise _error(expression, f"unknown condition {word!r}; known are and, or, <=, >=, =")
+    if word not in ("<=", ">=", "=", "<", ">"):
+        raise _error(expression, f"unknown condition {word!r}; known are and, or, <=, >=, <, >, =")
     if len(parts) != 2:
         raise _error(expression, f"'{word}' takes two sides, got {len(parts)}")
     left, right = (_linear(part, names) for part in parts)
     difference = _combined([(1.0, left), (-1.0, right)])
     rows = []
-    if word in ("<=", "="):
-        rows.append(_row(difference, 1.0, expression))
-    if word in (">=", "="):
-        rows.append(_row(difference, -1.0, expression))
+    if word in ("<=", "<", "="):
+        rows.append(_row(difference, 1.0, expression, strict=word == "<"))
+    if word in (">=", ">", "="):
+        rows.append(_row(difference, -1.0, expression, strict=word == ">"))
     formulas = [_Formula("row", row=row) for row in rows]
     return formulas[0] if len(formulas) == 1 else _Formula("and", formulas)
 
@@ -387,14 +385,16 @@ def _formula(expression: _Atom | _List, names: set[str]) -> _Formula:
 _Linear = dict[str, float]  # the constant is under ""
 
 
-def _row(linear: _Linear, sign: float, at: _List) -> _Row:
+def _row(linear: _Linear, sign: float, at: _List, *, strict: bool) -> _Row:
     coefficients = {name: sign * c for name, c in linear.items() if name and c != 0}
     if len({name[0] for name in coefficients}) > 1:
         raise _error(at, "a condition between inputs and outputs is not supported")
     if len(coefficients) > 1 and next(iter(coefficients)).startswith("X"):
         raise _error(at, "a condition between inputs is not supported; inputs are bounded one by one")
     constant = linear.get("", 0.0)
-    return _Row(coefficients, -sign * constant if constant else 0.0, at.line)
+    bound = -sign * constant if constant else 0.0
+    # Below a number is at most the next smaller one: networks compute with nothing in between.
+    return _Row(coefficients, math.nextafter(bound, -math.inf) if strict else bound, at.line)
 
 
 def _combined(parts: Sequence[tuple[float, _Linear]]) -> _Linear:
@@ -424,7 +424,13 @@ def _linear(expression: _Atom | _List, names: set[str]) -> _Linear:
             if set(factor) == {""}:
                 return _combined([(factor[""], other)])
         raise _error(expression, "a product of variables is not linear")
-    raise _error(expression, f"unknown term {word!r} with {len(parts)} parts; known are +, - and * by a number")
+    if word == "/" and len(parts) == 2:
+        divisor = parts[1].get("", 0.0)
+        if set(parts[1]) != {""} or divisor == 0:
+            raise _error(expression, "only division by a number other than 0 is linear")
+        return {name: c / divisor for name, c in parts[0].items()}
+    known = "+, -, * by a number and / by a number"
+    raise _error(expression, f"unknown term {word!r} with {len(parts)} parts; known are {known}")
 
 
 def _number(atom: _Atom) -> float:

@@ -342,3 +342,80 @@ def test_what_cannot_be_captured_is_said() -> None:
         bound(Mixing(), x, LpBall(INF, 0.1))
     together = BoundedModule(Mixing(), x, batched=False).compute_bounds(x, LpBall(INF, 0.1))
     torch.testing.assert_close(together.upper, Mixing()(x) + 0.1)  # |1 - 1/2| + |1/2|
+
+
+class Masked(nn.Module):
+    """Attention of tokens to tokens under an additive mask, which is a buffer or given."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.project = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        mask = self.mask if mask is None else mask
+        return torch.softmax(self.project(x) @ x.mT + mask, -1) @ x
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("method", ["ibp", "forward", "crown"])
+def test_masks_with_infinities_hide_what_they_mask(given: bool, method: str) -> None:
+    """The last token is hidden from the others: whatever happens to it, their outputs stay."""
+    mask = torch.zeros(3, 3, dtype=torch.float64)
+    mask[:2, 2] = -INF
+    model, x = seeded(Masked, torch.zeros_like(mask) if given else mask), numbers(2, 3, 4)
+    inputs = (x, mask.expand(2, 3, 3)) if given else (x,)
+    radius = torch.zeros(3, 4, dtype=torch.float64)
+    radius[2] = 0.3
+    bounds = BoundedModule(model, inputs).compute_bounds(inputs, LpBall(INF, radius), method)
+    outputs = model(*inputs)
+    assert torch.allclose(bounds.lower[:, :2], outputs[:, :2], atol=1e-9)
+    assert torch.allclose(bounds.upper[:, :2], outputs[:, :2], atol=1e-9)
+    assert bool((bounds.upper[:, 2] > bounds.lower[:, 2] + 1e-3).all())
+
+
+def test_perturbed_roots_are_finite_and_nothing_is_not_a_number() -> None:
+    model, x = seeded(Masked, torch.zeros(3, 3, dtype=torch.float64)), numbers(2, 3, 4)
+    mask = torch.full((2, 3, 3), -INF, dtype=torch.float64)
+    bounded = BoundedModule(model, (x, mask.zero_()))
+    mask[0, 0, 0] = -INF
+    with pytest.raises(ValueError, match="input 1 is not finite"):
+        bounded.compute_bounds((x, mask), {1: LpBall(INF, 0.1)})
+    with pytest.raises(ValueError, match="buffer 'mask' has NaN"):
+        BoundedModule(seeded(Masked, mask[0] * 0), x).compute_bounds(x, LpBall(INF, 0.1))
+
+
+class Nested(nn.Module):
+    """A container that ends in a shortcut of its own, and one that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.twice, self.last = Shortcut(), nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.twice(self.twice(self.block(x))))
+
+
+class Shortcut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.act = nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x + self.inner(x))
+
+
+def test_the_output_of_a_module_by_its_path() -> None:
+    model, x, ball = seeded(Nested), numbers(3, 4), LpBall(INF, 0.1)
+    bounded = BoundedModule(model, x)
+    rest = nn.Sequential(model.twice, model.twice, model.last)
+    for path in ("block", "block.act"):
+        ours = bounded.compute_bounds(x, {path: ball}, "crown")
+        theirs = bound(rest, model.block(x).detach(), ball, "crown")
+        assert torch.allclose(ours.lower, theirs.lower, atol=1e-12)
+        assert torch.allclose(ours.upper, theirs.upper, atol=1e-12)
+    for path in ("twice", "twice.1"):
+        with pytest.raises(
+            ValueError, match=rf"module '{path}' has several outputs or is called again.*tanh_1.*tanh_2"
+        ):
+            bounded.compute_bounds(x, {path: ball}, "crown")

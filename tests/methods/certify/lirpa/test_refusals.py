@@ -83,7 +83,7 @@ def _bounds(**change: Any) -> Any:
         (ValueError, "perturbation", {"perturbation": {3: BALL}}),
         (ValueError, "gain", {"perturbation": {"gain": BALL}}),
         (TypeError, "perturbation", {"perturbation": {0: 0.1}}),
-        (ValueError, "input 0 is not finite", {"inputs": torch.full((2, 4), math.nan, dtype=torch.float64)}),
+        (ValueError, "input 0 has NaN", {"inputs": torch.full((2, 4), math.nan, dtype=torch.float64)}),
         (ValueError, "input 0 is not finite", {"inputs": torch.full((2, 4), INF, dtype=torch.float64)}),
         (TypeError, "float32 or float64", {"inputs": torch.zeros(2, 4, dtype=torch.float16)}),
         (TypeError, "inputs", {"inputs": [0.0, 1.0]}),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.operators.base import ElementwiseOperator, Interval
+from offprint.methods.certify.lirpa.operators.elementwise import Elementwise
 from offprint.methods.certify.lirpa.problem import Problem
 
 FAR = 1e4
@@ -26,9 +29,13 @@ def product_of_norms(forward: Problem, rows: Tensor) -> Tensor:
             reach[node] = 1.0
         elif isinstance(operator := forward.operator(node), ElementwiseOperator):
             (one,) = forward.inputs(node)
-            far = rows.new_tensor(FAR)
-            least, greatest = operator.function(forward.call(node)).derivative_range(-far, far)
-            reach[node] = reach[one] * float(torch.maximum(least.abs(), greatest.abs()).detach().max())
+            function = operator.function(forward.call(node))
+            steepest, further = (_steepest(function, far, rows) for far in (FAR, 4 * FAR))
+            if not further <= 1.001 * steepest < math.inf:
+                raise ValueError(
+                    f"method: 'global' knows no norm for node {node!r} of {node.target}, which is steeper than any"
+                )
+            reach[node] = reach[one] * further
         elif operator.needs_intervals(forward.call(node)):
             raise ValueError(f"method: 'global' knows no norm for node {node!r} of {node.target}")
         else:
@@ -36,6 +43,16 @@ def product_of_norms(forward: Problem, rows: Tensor) -> Tensor:
             lower, upper = operator.interval(forward.call(node), balls)
             reach[node] = float((upper - lower).detach().max()) / 2
     return rows.abs().sum(-1) * reach[output]
+
+
+def _steepest(function: Elementwise, far: float, like: Tensor) -> float:
+    end = like.new_tensor(far)
+    try:
+        function.check_domain(-end, end)
+    except ValueError:
+        return math.inf
+    least, greatest = function.derivative_range(-end, end)
+    return float(torch.maximum(least.abs(), greatest.abs()).detach().max())
 
 
 def _ball(node: Node, radius: float, like: Tensor) -> Interval:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import offprint.methods.certify.lirpa.operators.table  # noqa: F401  registers the operators
 from offprint.methods.certify.lirpa.capture import capture
 from offprint.methods.certify.lirpa.forward import push_affine
-from offprint.methods.certify.lirpa.graph import Graph, Node
+from offprint.methods.certify.lirpa.graph import Graph, Node, module_path
 from offprint.methods.certify.lirpa.intervals import Sharpener, push
 from offprint.methods.certify.lirpa.operators.base import Interval
 from offprint.methods.certify.lirpa.optimise import Schedule
@@ -142,7 +142,7 @@ class BoundedModule:
             elif node.kind in ("parameter", "buffer"):
                 assert self.model is not None
                 values[node] = attrgetter(node.key)(self.model)
-        _check_finite(values)
+        _check_weights(values)
         n_samples = inputs[0].shape[0] if self.batched else None
         for node in perturbations:
             if node.kind == "input" and n_samples is not None and values[node].shape[:1] != (n_samples,):
@@ -154,6 +154,8 @@ class BoundedModule:
         for node, region in perturbations.items():
             name = f"input {node.key}" if node.kind == "input" else f"{node.kind or 'node'} {node.key or node.name!r}"
             value = problem.value(node)
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} is not finite and perturbed")
             region.check(name, value if problem.sampled(node) else value.unsqueeze(0))
         return problem
 
@@ -369,8 +371,8 @@ def _as_inputs(inputs: Tensor | Sequence[Tensor], name: str = "inputs") -> tuple
                     f"{name}: expected float32 or float64, got {one.dtype} (input {i}); lower precision rounds more "
                     "than the bounds allow for"
                 )
-            if not bool(torch.isfinite(one).all()):
-                raise ValueError(f"{name}: input {i} is not finite")
+            if bool(torch.isnan(one).any()):
+                raise ValueError(f"{name}: input {i} has NaN")
     return found
 
 
@@ -395,8 +397,8 @@ def _schedule(steps: int, lr: float, lr_decay: float) -> Schedule:
     return Schedule(steps, lr, lr_decay)
 
 
-def _check_finite(values: Mapping[Node, Tensor]) -> None:
-    """Refuse parameters and buffers that are not finite."""
+def _check_weights(values: Mapping[Node, Tensor]) -> None:
+    """Refuse parameters that are not finite and buffers with NaN; masks for attention are buffers with infinities."""
     weights = [
         (node, value.detach())
         for node, value in values.items()
@@ -411,8 +413,10 @@ def _check_finite(values: Mapping[Node, Tensor]) -> None:
     if bool(torch.isfinite(total)):
         return
     for node, value in weights:
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"model: {node.kind} {node.key!r} is not finite")
+        if node.kind == "buffer" and bool(value.isnan().any()):
+            raise ValueError(f"model: buffer {node.key!r} has NaN")
+        if node.kind == "parameter" and not bool(value.isfinite().all()):
+            raise ValueError(f"model: parameter {node.key!r} is not finite")
 
 
 def _node(graph: Graph, name: str) -> Node:
@@ -429,8 +433,21 @@ def _find(graph: Graph, key: Key) -> Node:
         if node.kind is not None and node.key is not None and not isinstance(node.key, Tensor) and node.key == key:
             return node
     if isinstance(key, str):
-        inside = [node for node in graph.nodes if node.target is not None and node.module == key]
-        if inside:
-            return inside[-1]
-        return _node(graph, key)
+        outputs = _outputs_of(graph, key)
+        if len(outputs) > 1:
+            names = [node.name for node in outputs]
+            raise ValueError(
+                f"perturbation: module {key!r} has several outputs or is called again; name a node of {names}"
+            )
+        return outputs[0] if outputs else _node(graph, key)
     raise ValueError(f"perturbation: there is no input {key} that the output depends on")
+
+
+def _outputs_of(graph: Graph, path: str) -> list[Node]:
+    """Return what the calls of a module return: the nodes in it that are read outside of the call."""
+    calls = sorted({call for node in graph.nodes for call in node.calls if module_path((call,)) == path})
+    found = []
+    for call in calls:
+        read = {one for node in graph.nodes if call not in node.calls for one in node.inputs} | set(graph.outputs)
+        found += [node for node in graph.nodes if call in node.calls and node in read]
+    return found

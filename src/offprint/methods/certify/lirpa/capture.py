@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from offprint.methods.certify.lirpa import layers, recurrent  # noqa: F401  register their decompositions
+from offprint.methods.certify.lirpa import functions, layers, recurrent  # noqa: F401  register their decompositions
 from offprint.methods.certify.lirpa.decompositions import decomposition
-from offprint.methods.certify.lirpa.graph import Graph, Node, call_operator, complete, to_meta
+from offprint.methods.certify.lirpa.graph import Graph, Node, call_operator, complete, module_path, to_meta
 from offprint.methods.certify.lirpa.operators.base import lookup
 
 _KINDS = {
@@ -87,7 +87,7 @@ def capture(
                 key = program.constants[spec.target]
             lowering.known[node] = graph.root(kind, key, value, node.name)  # type: ignore[arg-type]
         elif node.op == "call_function":
-            graph.module = _module_path(node)
+            graph.calls = _module_calls(node)
             lowering.add(node)
         elif node.op == "get_attr":
             raise ValueError(
@@ -95,7 +95,7 @@ def capture(
                 "write the branch with torch.where, or bound the branches one by one"
             )
     (output,) = [node for node in program.graph.nodes if node.op == "output"]
-    graph.module = ""
+    graph.calls = ()
     graph.outputs = [lowering.known[one] for one in _flat(output.args[0]) if isinstance(lowering.get(one), Node)]
     return _pruned(graph)
 
@@ -116,10 +116,12 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.Expor
                 ) from first
 
 
-def _module_path(node: torch.fx.Node) -> str:
+def _module_calls(node: torch.fx.Node) -> tuple[str, ...]:
+    """Return the calls of modules around a node, as `Node` has them: keys of the stack are numbered in the same way."""
     stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values()]
-    return str(paths[-1]) if paths else ""
+    return tuple(
+        f"{path}{''.join(key.rpartition('@')[1:])}" if "@" in key else path for key, (path, _) in stack.items()
+    )
 
 
 def _flat(arg: Any) -> list[Any]:
@@ -178,7 +180,7 @@ class _Lowering:
             if isinstance(base, torch.fx.Node) and any(_after(user, node) for user in base.users):
                 raise ValueError(
                     f"module: {node.target} changes a part of a tensor in place (node {node.name!r}, module "
-                    f"{_module_path(node)!r}) that is read again later; write it without the in-place change"
+                    f"{module_path(_module_calls(node))!r}) that is read again later; write it without the in-place change"
                 )
 
 
@@ -215,7 +217,7 @@ def _functional(target: Any, node: torch.fx.Node) -> Any:
     if packet is not None and name.endswith("_") and target._overloadname in packet.overloads():
         return getattr(packet, target._overloadname)
     raise ValueError(
-        f"module: {target} changes a tensor in place (node {node.name!r}, module {_module_path(node)!r}); "
+        f"module: {target} changes a tensor in place (node {node.name!r}, module {module_path(_module_calls(node))!r}); "
         "write it without the in-place change"
     )
 
@@ -229,6 +231,11 @@ def lower(graph: Graph, target: Callable[..., Any], args: tuple[Any, ...]) -> An
         result = _opened(graph, target, args)
         if result is not None:
             return result
+    if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()) and lookup(target) is None:
+        raise ValueError(
+            f"module {graph.module!r}: {target} draws random numbers, and bounds would hold for one draw only; "
+            "pass them as an input"
+        )
     meta = call_operator(target, tuple(to_meta(a) for a in args))
     if isinstance(meta, Tensor):
         return graph.call(target, *args, meta=meta)

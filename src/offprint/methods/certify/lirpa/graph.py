@@ -29,8 +29,9 @@ class Node:
         On the ``meta`` device: shape and dtype of the value.
     kind, key : str
         Of a root: what it is, and the position of the input, the name of the parameter or buffer, or the tensor itself.
-    module : str
-        Path of the module that called the operator, as in ``named_modules``; empty where unknown.
+    calls : tuple of str
+        The calls of modules, outermost first, in which the operator was called: their paths as in ``named_modules``,
+        from the second call of a module on with ``@1`` and so on behind.
     """
 
     name: str
@@ -39,7 +40,12 @@ class Node:
     meta: Tensor
     kind: RootKind | None = None
     key: Any = None
-    module: str = ""
+    calls: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """Path of the module that called the operator; empty where unknown."""
+        return module_path(self.calls)
 
     @property
     def shape(self) -> torch.Size:
@@ -73,8 +79,8 @@ class Graph:
     nodes, outputs : list of Node
     batch_norm, dropout : str, optional
         What layers in training mode are taken for; see :class:`.BoundedModule`.
-    module : str
-        Path of the module whose operators are being added.
+    calls : tuple of str
+        The calls of modules whose operators are being added; see `Node`.
     plans : dict
         What problems on this graph found out that does not depend on values; see ``problem.py``.
     """
@@ -83,9 +89,14 @@ class Graph:
     outputs: list[Node] = field(default_factory=list)
     batch_norm: Literal["forward", "ibp"] | None = None
     dropout: Literal["identity"] | None = None
-    module: str = ""
+    calls: tuple[str, ...] = ()
     plans: dict[Any, Any] = field(default_factory=dict, repr=False)
     _names: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """Path of the module whose operators are being added."""
+        return module_path(self.calls)
 
     def _name(self, stem: str) -> str:
         count = self._names.get(stem, 0)
@@ -110,7 +121,7 @@ class Graph:
             meta = call_operator(target, tuple(to_meta(a) for a in args))
         stem = name or getattr(target, "__name__", str(target)).split(".")[0]
         like = torch.empty(meta.shape, dtype=meta.dtype, device="meta")
-        node = Node(self._name(stem), target, args, like, module=self.module)
+        node = Node(self._name(stem), target, args, like, calls=self.calls)
         self.nodes.append(node)
         return node
 
@@ -119,6 +130,11 @@ class Graph:
             if node.name == name:
                 return node
         raise KeyError(name)
+
+
+def module_path(calls: tuple[str, ...]) -> str:
+    """Return the path of the innermost module, as in ``named_modules``; empty where there is none."""
+    return calls[-1].partition("@")[0] if calls else ""
 
 
 def to_meta(arg: Any) -> Any:

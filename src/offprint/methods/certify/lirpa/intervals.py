@@ -13,6 +13,7 @@ from offprint.methods.certify.lirpa.graph import Node
 from offprint.methods.certify.lirpa.operators.base import ElementwiseOperator, Interval
 from offprint.methods.certify.lirpa.operators.shape import Movement
 from offprint.methods.certify.lirpa.optimise import Schedule, optimise
+from offprint.methods.certify.lirpa.perturbations import LpBall
 from offprint.methods.certify.lirpa.problem import Problem, join_elements, split_elements
 
 Sharpen = Callable[[Problem, Node, "Tensor | None"], None]
@@ -111,7 +112,11 @@ def _common(first: Interval, second: Interval) -> Interval:
 def push_one(problem: Problem, node: Node) -> Interval:
     """Return the interval of a node from those of its inputs."""
     if node in problem.perturbations:
-        return Interval(*problem.box(node), problem.perturbations[node])
+        region = problem.perturbations[node]
+        # With a radius for each element of a root that is one sample as a whole, norms of coefficients say nothing:
+        # operators would take the radii for those of samples.
+        by_element = isinstance(region, LpBall) and torch.as_tensor(region.eps).ndim > 0 and not problem.sampled(node)
+        return Interval(*problem.box(node), None if by_element else region)
     return problem.operator(node).interval(problem.call(node), [problem.intervals[i] for i in problem.inputs(node)])
 
 

@@ -182,7 +182,11 @@ def attention(
 ) -> Node:
     """Products, softmax, products."""
     if grouped:
-        raise ValueError(f"module {graph.module!r}: attention with enable_gqa is not supported; repeat the keys")
+        # Each head of keys and values serves several of queries.
+        key, value = (
+            graph.call(aten.repeat_interleave.self_int, one, query.shape[-3] // one.shape[-3], -3)
+            for one in (key, value)
+        )
     if probability > 0:
         dropout(graph, query, probability, True)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale

@@ -39,7 +39,7 @@ def split_kinks(
         domains = Domains.join([one[2] for one in taken])
         n_steps = (STEPS_AT_ROOT if outcome.n_domains == 1 else STEPS_IN_DOMAINS) if optimise else 0
         bounded, domains = root.bound(domains, n_steps, task.slack)
-        undecided = (bounded.least <= task.slack).nonzero().flatten()
+        undecided = (~(bounded.least > task.slack)).nonzero().flatten()
         points = corners(bounded.coefficients[undecided], root.target.lower, root.target.upper)
         outcome.counterexample = task.counterexample(points) if len(points) else None
         if outcome.counterexample is not None:

@@ -4,21 +4,68 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.optimize import linprog
+from scipy.optimize import OptimizeResult, linprog
 from torch import Tensor
 
+from offprint.methods.certify.lipschitz.pool import proves_empty
+from offprint.methods.certify.lirpa.perturbations import Box
 from offprint.methods.certify.verification.multipliers import Domains, Root
 from offprint.methods.certify.verification.relaxed import lower_bound
+
+#: How far a leaf is widened where the solver finds it empty and its multipliers do not prove it.
+ROOM = 1e-6
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """The least margin in a leaf and where it is taken, ``inf`` where the leaf is empty; ``None`` where not decided."""
+    """A proven bound of the margin in a leaf, and where it is least; ``inf`` where the leaf is empty.
+
+    ``None`` where it was not decided.
+    """
 
     margin: float | None
     point: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Program:
+    """The least ``t`` with ``rows @ x + offsets <= t``, among inputs of a box with ``sides @ x + ends >= 0``."""
+
+    rows: Tensor
+    offsets: Tensor
+    sides: Tensor
+    ends: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def solve(self, room: float) -> OptimizeResult:
+        """Solve it with ``sides @ x + ends`` at least ``-room`` times their size."""
+        n_rows, n_inputs = self.rows.shape
+        t = torch.cat([self.rows.new_ones(n_rows), self.rows.new_zeros(len(self.sides))])
+        slack = room * (self.sides.abs().sum(1) + self.ends.abs())
+        box = torch.stack([self.lower, self.upper], 1).tolist()
+        return linprog(
+            [0.0] * n_inputs + [1.0],
+            A_ub=torch.cat([torch.cat([self.rows, -self.sides]), -t[:, None]], 1).cpu().numpy(),
+            b_ub=torch.cat([-self.offsets, self.ends + slack]).cpu().numpy(),
+            bounds=[*(tuple(one) for one in box), (None, None)],
+            method="highs",
+        )
+
+    def proven(self, multipliers: Tensor) -> float:
+        """Return the bound that the multipliers of a solution prove, outside of the solver and its tolerance.
+
+        At every input of the leaf the margin is at least any mixture of the rows, minus what is not negative there.
+        """
+        weights, prices = multipliers.clamp(min=0).split([len(self.rows), len(self.sides)])
+        total = weights.sum()
+        if not bool(total > 0):
+            return -torch.inf
+        weights, prices = weights / total, prices / total
+        slope = weights @ self.rows - prices @ self.sides
+        constant = weights @ self.offsets - prices @ self.ends
+        return float(torch.where(slope > 0, self.lower, self.upper) @ slope + constant)
 
 
 def decide(root: Root, domain: Domains, tolerance: float) -> Leaf:
@@ -37,6 +84,22 @@ def decide(root: Root, domain: Domains, tolerance: float) -> Leaf:
     Leaf
         Not decided where some other operator is not affine in this leaf, or the solver failed.
     """
+    program = _program(root, domain, tolerance)
+    if program is None:
+        return Leaf(None)
+    for room in (0.0, ROOM):
+        solved = program.solve(room)
+        if solved.status == 2 and _is_empty(program):
+            return Leaf(float("inf"))
+        if solved.status == 0 and solved.x is not None:
+            margin = program.proven(program.rows.new_tensor(-solved.ineqlin.marginals))
+            point = root.target.lower.new_tensor(solved.x[:-1])
+            return Leaf(margin, torch.minimum(torch.maximum(point, root.target.lower), root.target.upper))
+    return Leaf(None)
+
+
+def _program(root: Root, domain: Domains, tolerance: float) -> _Program | None:
+    """Return the leaf's linear program in float64; ``None`` where the network is not affine in it."""
     signs = domain.signs[0]
     relaxed, problem = root.problem(domain, refine=False)
     for node in relaxed.kinks:  # lines that coincide do not depend on a choice
@@ -53,25 +116,20 @@ def decide(root: Root, domain: Domains, tolerance: float) -> Leaf:
     if not (
         _same(below.coefficients, above.coefficients, tolerance) and _same(below.constant, above.constant, tolerance)
     ):
-        return Leaf(None)
-    slope, constant = (one[:, 0].double().cpu().numpy() for one in (below.coefficients, below.constant))
-    sides = signs[decided].double().cpu().numpy()
-    # Variables: the input, and the margin t, which is minimised: rows @ y - bound <= t, sign * split >= 0.
-    lhs = np.concatenate([slope[:n_rows], -sides[:, None] * slope[n_rows:]])
-    lhs = np.concatenate([lhs, np.concatenate([-np.ones(n_rows), np.zeros(len(decided))])[:, None]], axis=1)
-    bound = root.target.bound.double().cpu().numpy()
-    rhs = np.concatenate([bound - constant[:n_rows], sides * constant[n_rows:]])
-    box = torch.stack([root.target.lower, root.target.upper], 1).double().cpu().numpy()
-    cost = np.zeros(lhs.shape[1])
-    cost[-1] = 1
-    limits = [*(tuple(one) for one in box.tolist()), (None, None)]
-    solved = linprog(cost, A_ub=lhs, b_ub=rhs, bounds=limits, method="highs")
-    if solved.status == 2:
-        return Leaf(float("inf"))
-    if solved.status != 0 or solved.x is None or solved.fun is None:
-        return Leaf(None)
-    point = root.target.lower.new_tensor(solved.x[:-1])
-    return Leaf(float(solved.fun), torch.minimum(torch.maximum(point, root.target.lower), root.target.upper))
+        return None
+    side = signs[decided]
+    # What is at least 0 is so in its upper bound, what is at most 0 in its lower one.
+    up = side > 0
+    sides = side[:, None] * torch.where(up[:, None], above.coefficients[n_rows:, 0], below.coefficients[n_rows:, 0])
+    ends = side * torch.where(up, above.constant[n_rows:, 0], below.constant[n_rows:, 0])
+    offsets = below.constant[:n_rows, 0] - root.target.bound
+    found = (below.coefficients[:n_rows, 0], offsets, sides, ends, root.target.lower, root.target.upper)
+    return _Program(*(one.double() for one in found))
+
+
+def _is_empty(program: _Program) -> bool:
+    lower, upper = program.lower[None], program.upper[None]
+    return proves_empty(program.sides, program.ends, Box(lower, upper), (lower + upper) / 2)
 
 
 def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -135,6 +135,8 @@ def lower_bound(relaxed: Relaxed, problem: Problem, node: Node, rows: Tensor, si
     n_rows, n_domains = rows.shape[:2]
     pulled = pull(problem, node, rows.reshape(n_rows, *node.shape), (side,))
     (least,) = concretize(problem, pulled, (side,))
+    # Numbers that have overflowed say nothing.
+    least = torch.where(least.isnan(), torch.inf if side else -torch.inf, least)
     coefficients = pulled.coefficients.get(relaxed.input)
     if coefficients is None:  # the rows do not depend on the input
         coefficients = rows.new_zeros(1, n_rows, n_domains, relaxed.input.shape.numel() // n_domains)

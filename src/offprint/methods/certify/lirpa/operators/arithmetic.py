@@ -177,12 +177,3 @@ class Multiply(Operator):
             lower = torch.minimum(torch.minimum(*corners[:2]), torch.minimum(*corners[2:]))
             upper = torch.maximum(torch.maximum(*corners[:2]), torch.maximum(*corners[2:]))
         return Interval(lower.expand(call.shape), upper.expand(call.shape))
-
-
-class DivideByConstant(AffineOperator):
-    """``x / c``; a perturbed divisor is taken apart into a product with a reciprocal before it comes here."""
-
-    def plane(self, call: Call) -> Plane:
-        if call.find(1) is not None:
-            raise ValueError(f"node {call.name}: division with rounding by a perturbed tensor is not supported")
-        return WeightedSum(call, [1 / call.args[1]])

@@ -160,6 +160,8 @@ def aligned(tensor: Tensor, ndim: int) -> Tensor:
 def finite(constant: Tensor) -> Tensor:
     """Return a constant with numbers that softmax cannot tell from infinity in its place, so that 0 times it is 0.
 
-    Attention masks are made with it.
+    Attention masks are made with it. What is finite stays as it is.
     """
-    return constant if bool(torch.isfinite(constant).all()) else constant.clamp(-1e6, 1e6)
+    if bool(torch.isfinite(constant).all()):
+        return constant
+    return torch.where(constant.isinf(), constant.clamp(-1e6, 1e6), constant)

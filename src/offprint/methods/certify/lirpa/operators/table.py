@@ -8,7 +8,17 @@ import torch
 
 from offprint.methods.certify.lirpa.decompositions import softsign
 from offprint.methods.certify.lirpa.layers import batch_statistics, batch_statistics_of_middle
-from offprint.methods.certify.lirpa.operators import bumped, convex, elu, pooling, powers, rectifiers, s_shaped, softmax
+from offprint.methods.certify.lirpa.operators import (
+    bumped,
+    convex,
+    elu,
+    pooling,
+    powers,
+    rectifiers,
+    s_shaped,
+    softmax,
+    waves,
+)
 from offprint.methods.certify.lirpa.operators.arithmetic import Add, Multiply, Negate
 from offprint.methods.certify.lirpa.operators.base import register_op
 from offprint.methods.certify.lirpa.operators.convolution import Convolution
@@ -48,6 +58,8 @@ _ELEMENTWISE: dict[Any, Any] = {
     aten.silu.default: bumped.SiLU,
     aten.mish.default: bumped.Mish,
     aten.hardswish.default: bumped.Hardswish,
+    aten.sin.default: waves.Sine,
+    aten.cos.default: waves.Cosine,
     aten.exp.default: convex.Exp,
     aten.log.default: convex.Log,
     aten.softplus.default: convex.Softplus,
