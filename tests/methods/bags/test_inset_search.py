@@ -192,6 +192,8 @@ X, NONE = torch.zeros(2, 3, 1), torch.zeros(2, 3, dtype=torch.bool)
         (lambda: search_subsets(modular, X, NONE, [1]), ValueError, "sizes"),
         (lambda: search_subsets(modular, X, NONE, torch.tensor([1.0, torch.nan])), ValueError, "sizes"),
         (lambda: search_subsets(modular, X, NONE, max_moves=0), ValueError, "max_moves"),
+        (lambda: search_subsets(lambda x, s: modular(x, s) - torch.inf, X, NONE), ValueError, "utility must be finite"),
+        (lambda: search_subsets(lambda x, s: modular(x, s).sum(1), X, NONE), ValueError, "utility must return shape"),
         (lambda: search_subsets(SetUtility(nn.Linear(1, 2), 2), X, NONE, chunk_size=0), ValueError, "chunk_size"),
     ],
 )

@@ -217,6 +217,13 @@ X, HALF = torch.zeros(2, 3, 4), torch.full((2, 3), 0.5)
         (lambda: mean_field(SetUtility(nn.Linear(4, 5), 5), X, HALF[:, :2]), ValueError, "q"),
         (lambda: mean_field(SetUtility(nn.Linear(4, 5), 5), X, HALF * torch.nan), ValueError, "q"),
         (lambda: mean_field(SetUtility(nn.Linear(4, 5), 5), X, HALF, 0), ValueError, "n_steps"),
+        (
+            lambda: mean_field(lambda x, s: s.sum(2)[..., None], X, HALF),
+            ValueError,
+            r"utility must return shape .* got \(2, 15, 1\)",
+        ),
+        (lambda: mean_field(lambda x, s: s.sum(2) / 0.0, X, HALF), ValueError, "utility must be finite"),
+        (lambda: mean_field(SetUtility(nn.Linear(4, 5), 5), X + 3e38, HALF), FloatingPointError, "utility gives gains"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -273,7 +273,22 @@ def test_what_is_refused(settings, given, error, named):
         LLPBeliefPropagation(**settings).fit(**arguments)
 
 
-def test_large_bags_are_not_written_out_in_pairs():
-    rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="bag_factor='pairwise' is for bags of at most 256 rows; the largest has 300"):
-        LLPBeliefPropagation(bag_factor="pairwise").fit(rng.normal(size=(600, 2)), np.arange(600) % 2, [100, 100])
+@pytest.mark.parametrize(
+    ("settings", "given", "named"),
+    [
+        ({"damping": 1.0}, {}, "damping"),
+        ({"max_iter": 0}, {}, "max_iter"),
+        ({"tol": -1.0}, {}, "tol"),
+        ({"bag_factor": "pairwise"}, {}, "bag_factor='pairwise' is for bags of at most 256 rows; the largest has 300"),
+        ({}, {"counts": [100, 301]}, "counts must be from 0 to the size"),
+        ({}, {"counts": [100]}, "counts must hold one number"),
+        ({}, {"bag_ids": np.arange(599) % 2}, "bag_ids must hold one id per row, 600; got 599"),
+        ({}, {"side_information": np.zeros(599)}, "side_information"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_graph_is_made(settings, given, named, monkeypatch):
+    """Which takes a minute where rows are many."""
+    monkeypatch.setattr("offprint.methods.bags.llp_bp.neighbor_graph", lambda *_, **__: pytest.fail("made a graph"))
+    arguments = {"X": np.ones((600, 2)), "bag_ids": np.arange(600) % 2, "counts": [100, 100], **given}
+    with pytest.raises(ValueError, match=named):
+        LLPBeliefPropagation(**settings).fit(**arguments)

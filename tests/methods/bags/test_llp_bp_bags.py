@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import config
 
-from offprint.methods.bags.llp_bp_bags import counts_from, make_bags, proportions_from
+from offprint.methods.bags.llp_bp_bags import align_counts, counts_from, make_bags, proportions_from
+from offprint.methods.bags.llp_bp_multiclass import align_class_counts
 from offprint.methods.bags.ragged import BagIndex
 
 
@@ -50,6 +51,23 @@ def test_proportions_come_back_as_counts(rows):
     index = BagIndex.of(ids)
     counts = counts_from(proportions_from(y, ids).round(5), index)  # as printed
     assert counts.tolist() == [y[ids == label].sum() for label in np.unique(ids)]
+
+
+def test_a_series_is_taken_by_its_index():
+    """Groups in the order in which they come first, as ``groupby(..., sort=False)`` gives them."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"bag": ["south", "north", "south", "east"], "y": [1, 0, 1, 1]})
+    counts = table.groupby("bag", sort=False)["y"].sum()
+    assert counts.tolist() == [2, 0, 1]
+    index, found = align_counts(table["bag"], counts, 4, "counts")
+    assert (index.labels.tolist(), found.tolist()) == (["east", "north", "south"], [1.0, 0.0, 2.0])
+    assert align_counts(table["bag"], [1, 0, 2], 4, "counts")[1].tolist() == found.tolist()
+    by_class = pandas.crosstab(table["bag"], table["y"]).loc[["south", "east", "north"]]
+    assert align_class_counts(table["bag"], by_class)[1].tolist() == [[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]]
+    with pytest.raises(ValueError, match="counts has no number for 1 of 3 bags, such as 'north'"):
+        align_counts(table["bag"], counts.drop("north"), 4, "counts")
+    with pytest.raises(ValueError, match="counts must have an index that holds each bag once"):
+        align_counts(table["bag"], pandas.concat([counts, counts]), 4, "counts")
 
 
 @pytest.mark.usefixtures("unchecked")

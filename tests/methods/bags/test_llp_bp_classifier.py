@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+import scipy.sparse
 import scipy.stats
 import torch
 from jaxtyping import config
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.svm import LinearSVC
 from torch import nn
 
 from offprint.methods.bags.llp_bp import LLPBeliefPropagation
 from offprint.methods.bags.llp_bp_bags import make_bags, proportions_from
+from offprint.methods.bags.llp_bp_baselines import DLLPClassifier
 from offprint.methods.bags.llp_bp_classifier import LLPBPClassifier, _AggregateLoss
 from offprint.methods.bags.llp_bp_graph import neighbor_graph
 from offprint.methods.bags.llp_bp_network import BagBatch, EmbeddingNet, fit_best, module_probabilities
@@ -183,6 +188,32 @@ def test_a_graph_of_ones_own_is_used_in_the_first_round():
     assert len(second.edges) < len(first.edges)
 
 
+def test_a_graph_object_of_ones_own_is_its_matrix():
+    X, ids, shares, _ = problem()
+    graph = neighbor_graph(X)
+    matrix = scipy.sparse.coo_array((graph.weights, tuple(graph.edges.T)), shape=(120, 120))
+    one, other = (LLPBPClassifier(**SMALL, rounds=1).fit(X, ids, shares, graph=given) for given in (graph, matrix))
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    inside = one.train_rows_[graph.edges].all(axis=1)
+    assert 0 < inside.sum() < len(inside)
+    assert len(one.history_[0].propagation.graph_.edges) == inside.sum()
+
+
+def test_an_oracle_stops_by_the_area_under_the_curve_of_held_out_rows():
+    """As the authors' code does; without it labels are not looked at, and training stops by bags."""
+    X, ids, shares, y = problem(apart=0.7)
+    settings = {**SMALL, "n_epochs": 6, "rounds": 1}
+    told, untold = (LLPBPClassifier(**settings).fit(X, ids, shares, oracle_labels=labels) for labels in (y, None))
+    away = ~told.train_rows_
+    best = roc_auc_score(y[away], told.predict_proba(X[away])[:, 1])
+    losses = told.history_[0].training.validation_losses
+    assert min(losses) == pytest.approx(-best)
+    assert all(-1 <= loss < 0 for loss in losses)
+    assert all(loss > 0 for loss in untold.history_[0].training.validation_losses)
+    assert told.validation_loss_ > 0  # what candidates are compared by stays the loss on bags
+    assert told.history_[0].training.best_epoch != untold.history_[0].training.best_epoch
+
+
 def test_the_best_by_held_out_bags_is_kept():
     X, ids, shares, _ = problem()
     candidates = [LLPBPClassifier(**{**SMALL, "learning_rate": rate, "n_epochs": 5}) for rate in (1e-6, 1e-2, 1e-7)]
@@ -258,6 +289,11 @@ X, IDS, SHARES, _ = problem()
         ),
         ({}, {"proportions": SHARES[:-1]}, ValueError, "proportions must hold one number for each of the 15 bags"),
         ({}, {"graph": np.eye(3)}, ValueError, "graph must be of shape"),
+        ({}, {"oracle_labels": np.zeros(119)}, ValueError, "oracle_labels must be 0 or 1"),
+        ({}, {"oracle_labels": np.full(120, 2)}, ValueError, "oracle_labels must be 0 or 1"),
+        ({}, {"oracle_labels": np.ones(120)}, ValueError, "oracle_labels of the held-out rows are all 1"),
+        ({"validation_fraction": 0.0}, {"oracle_labels": np.ones(120)}, ValueError, "oracle_labels need bags"),
+        ({"estimator": LogisticRegression()}, {"oracle_labels": np.ones(120)}, ValueError, "oracle_labels are for"),
     ],
 )
 def test_what_is_refused(settings, given, error, named):
@@ -277,6 +313,9 @@ def test_rows_of_another_width_are_refused_in_prediction():
         fit_best([LLPBPClassifier(), LLPBPClassifier(random_state=1)], X, IDS, SHARES)
     with pytest.raises(ValueError, match="candidates must hold out bags"):
         fit_best([LLPBPClassifier(validation_fraction=0.0)], X, IDS, SHARES)
+    with pytest.raises(ValueError, match="bag_ids must hold at least two bags"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a single bag says little
+        fit_best([DLLPClassifier(hidden_sizes=(4, 4), n_epochs=1)], X, IDS * 0, [0.5])
 
 
 def test_probabilities_of_a_module_are_sigmoids():

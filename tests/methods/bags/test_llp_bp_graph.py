@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -53,48 +55,6 @@ def test_inverted_lists_find_nine_of_ten(metric, many_cells, monkeypatch):
     assert len(found) < 1.1 * len(truth)
 
 
-def test_neighbours_of_neighbours_are_found_without_a_search_of_more_cells(monkeypatch):
-    X, probes = rows(3000, 16, dtype=np.float32), []
-    search = llp_bp_neighbors._Lists.search
-    monkeypatch.setattr(
-        llp_bp_neighbors._Lists,
-        "search",
-        lambda self, queries, k, n_probes, own=None: probes.append(n_probes) or search(self, queries, k, n_probes, own),
-    )
-    assert neighbor_graph(X, 5, method="ivf").recall >= 0.9
-    assert probes == [8]
-    monkeypatch.setattr(llp_bp_neighbors, "_look_around", lambda *_: 0)
-    assert neighbor_graph(X, 5, method="ivf").recall >= 0.9
-    assert probes[1:3] == [8, 16]
-
-
-def test_a_second_look_compares_only_with_what_is_new():
-    """And finds what a look at everything would."""
-    X = rows(2000, 8)
-    offsets = (X**2).sum(1) / 2
-    everyone = np.array(
-        [np.random.default_rng(i).choice(np.delete(np.arange(2000), i), 12, False) for i in range(2000)]
-    )
-    results = []
-    for forget in (False, True):
-        scores = (X[:, None] * X[everyone]).sum(2) - offsets[everyone]
-        order = (-scores).argsort(1)
-        found, scores = np.take_along_axis(everyone, order, 1), np.take_along_axis(scores, order, 1)
-        since = np.zeros(found.shape, dtype=np.int32)
-        for visit in range(1, 5):
-            if forget:
-                since[:] = visit
-            llp_bp_neighbors._look_around(X, offsets, scores, found, since, visit)
-        np.testing.assert_allclose(scores, (X[:, None] * X[found]).sum(2) - offsets[found], atol=1e-12)
-        assert (np.diff(scores) <= 0).all()
-        assert all(len(set(row)) == 12 for row in found.tolist())
-        results.append(found)
-    truth = llp_bp_neighbors.exact_neighbors(X, X, 12, np.arange(2000))
-    quick, full = (llp_bp_neighbors._recall(found, truth) for found in results)
-    assert full > 0.5
-    assert quick > full - 0.01
-
-
 def test_inverted_lists_follow_their_seed():
     X = rows(1500)
     first, again, other = (neighbor_graph(X, method="ivf", random_state=seed) for seed in (0, 0, 1))
@@ -136,6 +96,37 @@ def test_repeated_rows_do_no_harm():
     assert neighbor_graph(np.ones((5, 2)), 2).weights.tolist() == [1.0] * len(neighbor_graph(np.ones((5, 2)), 2).edges)
 
 
+def test_rows_far_from_the_origin_keep_their_neighbours():
+    """In single precision squares of 1e6 leave no digit of distances of 1; rows themselves have steps of 0.06."""
+    X = rows(400, 4)
+    X[:, 1] += 2.0**20
+    X = X.astype(np.float32)
+    found = {tuple(edge) for edge in neighbor_graph(X, 4, metric="euclidean").edges.tolist()}
+    truth = pairs_of_scikit_learn(X.astype(np.float64), 4, "euclidean")
+    assert len(found & truth) > 0.98 * len(truth)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("scale", [2.0**100, 2.0**-100])
+def test_the_unit_of_features_does_not_matter(metric, scale):
+    """Powers of two change no digit, but squares of 2^100 and 2^-100 are out of reach of single precision."""
+    X = rows(200, dtype=np.float32)
+    settings = {"metric": metric, "delta": 0.05 if metric == "cosine" else 1.5}
+    plain = neighbor_graph(X, **settings)
+    far = settings["delta"] * (scale if metric == "euclidean" else 1)
+    scaled = neighbor_graph(X * np.float32(scale), **{**settings, "delta": far})
+    assert len(plain.edges) > 0
+    np.testing.assert_array_equal(scaled.edges, plain.edges)
+    np.testing.assert_array_equal(scaled.weights, plain.weights)
+    assert scaled.length_scale == plain.length_scale * scale
+
+
+def test_to_a_cosine_the_length_of_single_rows_does_not_matter():
+    X = rows(200, dtype=np.float32)
+    lengths = 2.0 ** np.random.default_rng(1).integers(-100, 100, (200, 1))
+    np.testing.assert_array_equal(neighbor_graph((X * lengths).astype(np.float32)).edges, neighbor_graph(X).edges)
+
+
 def test_single_precision_stays_single():
     assert neighbor_graph(rows(50, dtype=np.float32)).weights.dtype == np.float32
     assert neighbor_graph(rows(50)).weights.dtype == np.float64
@@ -148,6 +139,9 @@ def test_a_matrix_is_taken_as_it_is_meant():
         assert graph.edges.tolist() == [[0, 1], [1, 2]]
         assert graph.weights.tolist() == [2.0, 3.0]
     assert graph.label_agreement([1, 1, 0]) == 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(SimilarityGraph.from_matrix(np.eye(3)).label_agreement([1, 1, 0]))
 
 
 ROWS = rows(20)
@@ -159,6 +153,7 @@ ROWS = rows(20)
     [
         (lambda: neighbor_graph(ROWS, 20), "k must be from 1 to n - 1 = 19"),
         (lambda: neighbor_graph(ROWS, 0), "k must be"),
+        (lambda: neighbor_graph(ROWS, 2.0), "k must be"),
         (lambda: neighbor_graph(ROWS * np.nan), "X contains NaN"),
         (lambda: neighbor_graph(ROWS[:, 0]), "X must be of shape"),
         (lambda: neighbor_graph(ROWS * 0), "X must have no zero row"),

@@ -176,6 +176,19 @@ def test_a_classifier_of_several_classes_divides_the_binary_ones():
     np.testing.assert_array_equal(model.predict(X), np.array([30, 10, 20])[expected.argmax(1)])
 
 
+def test_a_classifier_takes_counts_with_noise_where_its_binary_part_does():
+    X, ids, counts, y = problem(120, 8, apart=5.0)
+    noise = scipy.stats.laplace(scale=0.3)
+    noisy = counts + noise.rvs(counts.shape, random_state=0)
+    settings = LLPBeliefPropagation(lambda_s=3.0, count_noise=noise.logpdf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = OneVsRestLLPClassifier(LLPBPClassifier(LogisticRegression(), propagation=settings)).fit(X, ids, noisy)
+    assert model.score(X, y) > 0.95
+    with pytest.raises(ValueError, match="counts must be whole"):
+        OneVsRestLLPClassifier(LLPBPClassifier(LogisticRegression())).fit(X, ids, noisy)
+
+
 def test_a_class_that_cannot_be_fitted_is_named():
     X, ids, counts, _ = problem()
     each = LLPBPClassifier(LogisticRegression(), threshold=0.999)

@@ -43,7 +43,9 @@ class SubsetSelector(BaseEstimator):
     hidden_features : int
         Width of the layers behind it.
     context : bool
-        Whether utility and proposals see a summary of the whole set. Without, this is EquiVSet.
+        Whether the utility sees a summary of the whole set. Without, this is EquiVSet.
+    context_in_q : bool, optional
+        Whether the proposals of the recognition network see one too; by default as ``context`` says.
     merge, agg
         How, as for :class:`.SetUtility`.
     mode : {"copula", "ind", "diffMF"}
@@ -124,6 +126,7 @@ class SubsetSelector(BaseEstimator):
         features: int = 256,
         hidden_features: int = 500,
         context: bool = True,
+        context_in_q: bool | None = None,
         merge: Merge = "concat",
         agg: Summary | Summarise = "mean",
         mode: Mode = "copula",
@@ -146,6 +149,7 @@ class SubsetSelector(BaseEstimator):
         self.features = features
         self.hidden_features = hidden_features
         self.context = context
+        self.context_in_q = context_in_q
         self.merge = merge
         self.agg = agg
         self.mode = mode
@@ -203,6 +207,7 @@ class SubsetSelector(BaseEstimator):
             self.features,
             self.hidden_features,
             context=self.context,
+            context_in_q=self.context if self.context_in_q is None else self.context_in_q,
             merge=self.merge,
             agg=self.agg,
             mode=self.mode,

@@ -57,7 +57,8 @@ def jaccard(
     Raises
     ------
     ValueError
-        If there are not as many of the one as of the other, or entries are not finite.
+        If there are not as many of the one as of the other, entries are not finite, or a position is negative or there
+        twice.
     TypeError
         If an entry is neither a mask nor positions.
 
@@ -198,5 +199,8 @@ def _positions(name: str, subset: Any, size: int | None = None) -> np.ndarray:
             f"{name} must hold boolean masks or integer positions; got {given.dtype} of shape {given.shape}"
         )
     if given.min() < 0 or (size is not None and given.max() >= size):
-        raise ValueError(f"{name} must hold positions in [0, {size}); got {given.min()} to {given.max()}")
+        most = "" if size is None else f" and below {size}"
+        raise ValueError(f"{name} must hold positions of at least 0{most}; got {given.min()} to {given.max()}")
+    if len(np.unique(given)) < len(given):
+        raise ValueError(f"{name} must hold each position once; a mask of 0 and 1 must be boolean to be taken as one")
     return given

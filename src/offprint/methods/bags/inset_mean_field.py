@@ -80,9 +80,12 @@ def mean_field(
     Raises
     ------
     ValueError
-        If shapes do not fit, x is not finite, q is outside [0, 1] or a count is below 1.
+        If shapes do not fit, x is not finite, q is outside [0, 1], a count is below 1, or a callable returns another
+        shape than (sets, draws) or numbers that are not finite.
     TypeError
         If x is no floating-point tensor.
+    FloatingPointError
+        If gains of a :class:`SetUtility` are not finite, as after training that went astray.
 
     Notes
     -----
@@ -116,6 +119,8 @@ def mean_field(
         subsets = torch.bernoulli(chance, generator=source).bool()
         with torch.set_grad_enabled(torch.is_grad_enabled() and step == n_steps - 1):
             logits = prepared.gains(subsets).mean(1)
+        if not bool(torch.isfinite(logits).all()):
+            raise FloatingPointError(f"utility gives gains that are NaN or infinite, in step {step + 1}")
         after = logits.sigmoid().masked_fill(~mask, 0.0)
         change = float((after.detach() - before).masked_fill(~mask, 0.0).abs().max())
         before = after.detach()
@@ -145,7 +150,14 @@ class DirectSets:
 
     def values(self, subsets: Subsets) -> Float[Tensor, "sets draws"]:
         """Return the utility of several subsets of each set."""
-        return self.utility(self.x, subsets)
+        found = self.utility(self.x, subsets)
+        if found.shape != subsets.shape[:2]:
+            raise ValueError(
+                f"utility must return shape (sets, draws), {tuple(subsets.shape[:2])}; got {tuple(found.shape)}"
+            )
+        if not bool(torch.isfinite(found).all()):
+            raise ValueError("utility must be finite; to forbid a subset, give it a large negative number")
+        return found
 
     def gains(self, subsets: Subsets) -> Float[Tensor, "sets draws points"]:
         """Return F(S with i) − F(S without i) for every element i of each set; nothing where there is none."""
@@ -153,8 +165,7 @@ class DirectSets:
         eye = torch.eye(n_points, dtype=torch.bool, device=subsets.device)
         subsets = subsets[:, :, None]
         with_one, without = (
-            self.utility(self.x, one.flatten(1, 2)).reshape(n_sets, n_draws, n_points)
-            for one in (subsets | eye, subsets & ~eye)
+            self.values(one.flatten(1, 2)).reshape(n_sets, n_draws, n_points) for one in (subsets | eye, subsets & ~eye)
         )
         return (with_one - without) * self.mask[:, None]
 

@@ -50,6 +50,7 @@ class SubsetNetworks(nn.Module):
         hidden_features: int,
         *,
         context: bool,
+        context_in_q: bool,
         merge: Merge,
         agg: Summary | Summarise,
         mode: Mode,
@@ -73,7 +74,9 @@ class SubsetNetworks(nn.Module):
         utility = SetUtility(*own_encoder(), hidden_features, context=context, merge=merge, agg=agg, generator=source)
         recognition = None
         if mode != "diffMF":
-            recognition = CopulaRecognition(*own_encoder(), hidden_features, rank, context=context, generator=source)
+            recognition = CopulaRecognition(
+                *own_encoder(), hidden_features, rank, context=context_in_q, generator=source
+            )
         return cls(utility, recognition, shape)
 
     def infer(

@@ -90,8 +90,8 @@ def search_subsets(
     Raises
     ------
     ValueError
-        If shapes do not fit, x is not finite, a start has elements that its set lacks, a size is out of range or
-        ``max_moves`` is below 1.
+        If shapes do not fit, x or a utility is not finite, a start has elements that its set lacks, a size is out of
+        range or ``max_moves`` is below 1. To forbid a subset, give it a large negative utility.
     TypeError
         If x is no floating-point tensor, or start no boolean one.
 

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from offprint.methods.bags.llp_bp_bags import align_counts, check_counts
 from offprint.methods.bags.llp_bp_counts import CountFactors, LogDensity
 from offprint.methods.bags.llp_bp_graph import Kernel, Metric, Search, SimilarityGraph, neighbor_graph
-from offprint.methods.bags.llp_bp_propagation import Propagation, belief_propagation
+from offprint.methods.bags.llp_bp_propagation import Propagation, belief_propagation, check_settings
 from offprint.methods.bags.ragged import BagIndex
 
 PAIRWISE_LIMIT = 256
@@ -172,7 +172,7 @@ class LLPBeliefPropagation(BaseEstimator):
         bag_ids : array of int or str, shape (n,)
             The bag of each row; bags of any sizes, rows in any order.
         counts : array of int, shape (bags,), in the sorted order of the distinct ids, or mapping from id to count
-            Positives in each bag, from 0 to its size.
+            Positives in each bag, from 0 to its size. A pandas Series is taken by its index.
         graph : SimilarityGraph, or sparse or dense array, shape (n, n), optional
             Weights of at least 0 of pairs of rows, in place of the graph of nearest neighbours.
         side_information : float array, shape (n,), optional
@@ -186,12 +186,17 @@ class LLPBeliefPropagation(BaseEstimator):
         self._check()
         if X is None and graph is None:
             raise ValueError("X must be given where there is no graph")
-        self.graph_ = self._graph(X) if graph is None else _own_graph(graph)
-        index, given = align_counts(bag_ids, counts, self.graph_.n_rows, "counts")
+        own = None if graph is None else _own_graph(graph)
+        # All that can be wrong with the bags is looked at first: the graph of many rows takes a minute.
+        index, given = align_counts(bag_ids, counts, _n_rows(X) if own is None else own.n_rows, "counts")
+        side = _side_information(side_information, len(index.ids))
+        if self.bag_factor == "pairwise":
+            _check_pairwise(index)
         if self.count_noise is None:
             check_counts(given, index)
             _warn_of_extremes(index, given)
-        found = self._propagate(index, given, _side_information(side_information, len(index.ids)))
+        self.graph_ = self._graph(X) if own is None else own
+        found = self._propagate(index, given, side)
         self.marginals_ = found.marginals
         self.pseudo_labels_ = (found.marginals >= self.threshold).astype(np.int64)
         self.n_iter_, self.residual_, self.converged_ = found.n_iter, found.residual, found.converged
@@ -251,6 +256,7 @@ class LLPBeliefPropagation(BaseEstimator):
         )
 
     def _check(self) -> None:
+        check_settings(self.max_iter, self.damping, self.tol)
         if not 0 <= self.lambda_s < math.inf:
             raise ValueError(f"lambda_s must be at least 0 and finite; got {self.lambda_s}")
         if not self.lambda_b >= 0:
@@ -280,6 +286,18 @@ def _own_graph(graph: Any) -> SimilarityGraph:
     return graph if isinstance(graph, SimilarityGraph) else SimilarityGraph.from_matrix(graph)
 
 
+def _n_rows(X: Any) -> int | None:
+    """Return the number of rows of what can be a table."""
+    return int(np.shape(X)[0]) if np.ndim(X) == 2 else None
+
+
+def _check_pairwise(index: BagIndex) -> None:
+    if index.sizes.max() > PAIRWISE_LIMIT:
+        raise ValueError(
+            f"bag_factor='pairwise' is for bags of at most {PAIRWISE_LIMIT} rows; the largest has {index.sizes.max()}"
+        )
+
+
 def _warn_of_extremes(index: BagIndex, counts: Float[np.ndarray, " bags"]) -> None:
     if ((counts == 0) | (counts == index.sizes)).all():
         warnings.warn("every bag is pure, so all labels are known: plain supervised learning applies", stacklevel=3)
@@ -296,10 +314,6 @@ def _with_bag_pairs(
     lambda_b: float,
 ) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, "pairs 2"], Float[np.ndarray, " pairs"]]:
     """Write the squares of bags out in pairs, added to those of similarity where a pair is both."""
-    if index.sizes.max() > PAIRWISE_LIMIT:
-        raise ValueError(
-            f"bag_factor='pairwise' is for bags of at most {PAIRWISE_LIMIT} rows; the largest has {index.sizes.max()}"
-        )
     n = len(theta)
     order, offsets = np.argsort(index.ids, kind="stable"), np.cumsum(index.sizes)
     pairs = [np.stack(np.triu_indices(size, k=1)) + end - size for size, end in zip(index.sizes, offsets, strict=True)]

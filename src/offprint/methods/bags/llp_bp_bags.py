@@ -136,8 +136,8 @@ def align_counts(
     ----------
     bag_ids : array of int or str, shape (n_rows,)
         The bag of each row.
-    values : array of float, shape (bags,), or mapping from id to number
-        Without a mapping, in the sorted order of the distinct ids.
+    values : array of float, shape (bags,), or mapping or pandas Series from id to number
+        An array is in the sorted order of the distinct ids.
     n_rows : int, optional
         Rows that the ids must match.
     name : str
@@ -162,6 +162,7 @@ def align_counts(
     index = BagIndex.of(bag_ids)
     if n_rows is not None and len(index.ids) != n_rows:
         raise ValueError(f"bag_ids must hold one id per row, {n_rows}; got {len(index.ids)}")
+    values = by_index(values, name)
     if isinstance(values, Mapping):
         values = index.in_order(values, name, "number")
     numbers = np.asarray(values, dtype=np.float64)
@@ -172,6 +173,29 @@ def align_counts(
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be finite; that of bag {_label(index, ~np.isfinite(numbers))} is not")
     return index, numbers
+
+
+def by_index(values: Any, name: str) -> Any:
+    """Return a pandas Series or DataFrame as a mapping from its index, which says whose each entry is; all else as is.
+
+    A ``groupby`` may give its groups in any order, so their places say nothing.
+
+    Raises
+    ------
+    ValueError
+        If the index holds a label twice; ``name`` is what the values are called.
+
+    Examples
+    --------
+    >>> by_index([1, 2], "counts")
+    [1, 2]
+    """
+    if not (hasattr(values, "to_numpy") and hasattr(values, "index")):
+        return values
+    labels = values.index.tolist()
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{name} must have an index that holds each bag once; it holds one of them twice")
+    return dict(zip(labels, values.to_numpy(), strict=True))
 
 
 def check_counts(counts: Float[np.ndarray, " bags"], index: BagIndex) -> None:

@@ -52,7 +52,7 @@ class _DirectClassifier(ProportionClassifier):
         X : float array, shape (n, d)
         bag_ids : array of int or str, shape (n,)
         proportions : array of float, shape (bags,), or mapping from id to share
-            In [0, 1]; an array is in the sorted order of the distinct ids.
+            In [0, 1]; an array is in the sorted order of the distinct ids, a pandas Series is taken by its index.
 
         Returns
         -------

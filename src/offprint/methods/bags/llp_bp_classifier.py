@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offprint.methods.bags.llp_bp import LLPBeliefPropagation
+from offprint.methods.bags.llp_bp_graph import SimilarityGraph
 from offprint.methods.bags.llp_bp_network import (
     BagBatch,
     LabelledBags,
@@ -184,6 +185,7 @@ class LLPBPClassifier(ProportionClassifier):
         graph: Any = None,
         *,
         side_information: ArrayLike | None = None,
+        oracle_labels: ArrayLike | None = None,
     ) -> LLPBPClassifier:
         """Fit to rows, the bag of each row, and the share of positives in each bag.
 
@@ -193,11 +195,14 @@ class LLPBPClassifier(ProportionClassifier):
         bag_ids : array of int or str, shape (n,)
             Bags of any sizes, rows in any order.
         proportions : array of float, shape (bags,), or mapping from id to share
-            In [0, 1]; an array is in the sorted order of the distinct ids.
-        graph : sparse or dense array, shape (n, n), optional
+            In [0, 1]; an array is in the sorted order of the distinct ids, a pandas Series is taken by its index.
+        graph : SimilarityGraph, or sparse or dense array, shape (n, n), optional
             Weights of at least 0 of pairs of rows, in place of the first round's graph of nearest neighbours.
         side_information : float array, shape (n,), optional
             Log-odds of label 1 of each row from elsewhere, for every round of belief propagation. Finite.
+        oracle_labels : array of 0 and 1, shape (n,), optional
+            Labels of rows, which this method is there to do without: networks then stop by the AUC on the rows of
+            held-out bags, as in the authors' code, and not by the loss on proportions. For comparisons alone.
 
         Returns
         -------
@@ -207,6 +212,10 @@ class LLPBPClassifier(ProportionClassifier):
         settings = LLPBeliefPropagation() if self.propagation is None else self.propagation
         exact = settings.count_noise is None
         bags, held_out = self._start(X, bag_ids, proportions, exact=exact)
+        if oracle_labels is not None and not self._embeds:
+            raise ValueError("oracle_labels are for networks: other estimators are not stopped early")
+        if oracle_labels is not None:
+            held_out = _with_oracle(held_out, oracle_labels, self.train_rows_)
         inside = None if graph is None else _part(graph, self.train_rows_)
         known = None if side_information is None else _per_row(side_information, self.train_rows_)
         counts = bags.shares * bags.index.sizes
@@ -316,6 +325,19 @@ class _AggregateLoss(nn.Module):
         return loss + self.weight * functional.binary_cross_entropy_with_logits(shares, batch.shares)
 
 
+def _with_oracle(held_out: LabelledBags | None, labels: ArrayLike, rows: Bool[np.ndarray, " n"]) -> LabelledBags:
+    """Return held-out bags with the labels of their rows."""
+    if held_out is None:
+        raise ValueError("oracle_labels need bags that are held out: give validation_fraction, and two bags at least")
+    given = np.asarray(labels)
+    if given.shape != rows.shape or not np.isin(given, (0, 1)).all():
+        raise ValueError(f"oracle_labels must be 0 or 1, one for each row of X, {len(rows)}; got shape {given.shape}")
+    inside = given[~rows]
+    if inside.min() == inside.max():
+        raise ValueError(f"oracle_labels of the held-out rows are all {inside[0]}: an AUC needs both")
+    return replace(held_out, oracle_labels=inside)
+
+
 def _clipped(bags: LabelledBags) -> LabelledBags:
     """Noise may have put shares outside [0, 1], where no cross entropy is."""
     return replace(bags, shares=bags.shares.clip(0, 1))
@@ -337,6 +359,8 @@ def _per_row(side_information: ArrayLike, rows: Bool[np.ndarray, " n"]) -> Float
 
 
 def _part(graph: Any, rows: Bool[np.ndarray, " n"]) -> Any:
+    if isinstance(graph, SimilarityGraph):
+        graph = scipy.sparse.coo_array((graph.weights, tuple(graph.edges.T)), shape=(graph.n_rows, graph.n_rows))
     square: Any = scipy.sparse.csr_array(graph)
     if square.shape != (len(rows), len(rows)):
         raise ValueError(f"graph must be of shape ({len(rows)}, {len(rows)}), one row per row of X; got {square.shape}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -67,11 +68,12 @@ class SimilarityGraph:
         return cls(given.shape[0], edges[order], weights[order])
 
     def label_agreement(self, labels: ArrayLike) -> float:
-        """Return the share of pairs whose rows have equal labels, given as an array of shape (n_rows,)."""
+        """Return the share of pairs whose rows have equal labels, an array of shape (n_rows,); NaN without a pair."""
         known = np.asarray(labels)
         if known.shape != (self.n_rows,):
             raise ValueError(f"labels must hold one label per row, {self.n_rows}; got shape {known.shape}")
-        return float((known[self.edges[:, 0]] == known[self.edges[:, 1]]).mean())
+        alike = known[self.edges[:, 0]] == known[self.edges[:, 1]]
+        return float(alike.mean()) if len(alike) else math.nan
 
 
 def neighbor_graph(
@@ -98,13 +100,13 @@ def neighbor_graph(
     kernel : {"matern12", "rbf"}
         Weight of a pair at Euclidean distance r with length scale s: exp(-r / s), or exp(-(r / s)² / 2).
     length_scale : "median" or float
-        s, positive; "median" is the median distance of the pairs.
+        s, positive; "median" is the median distance of the pairs, those of equal rows left out.
     delta : float, optional
         Keep only pairs at a distance (by ``metric``) below it, positive.
     method : {"auto", "exact", "ivf"}
         Compare all rows, or look into the nearest of inverted lists (cells of a k-means) and then at neighbours of
-        neighbours, until 90 % of the true neighbours of a sample of 5000 rows are found. "auto" is exact up to 50,000
-        rows.
+        neighbours, until 90 % of the true neighbours of a sample of 5000 rows are found, or as many others that are as
+        near as the farthest of these. "auto" is exact up to 50,000 rows.
     random_state : int
         Seed of the inverted lists.
 
@@ -115,8 +117,8 @@ def neighbor_graph(
     Raises
     ------
     ValueError
-        If X is no finite matrix, k is outside 1 to n - 1, a row is zero where the metric is "cosine", or an argument
-        is out of range or unknown.
+        If X is no finite matrix, k is no integer from 1 to n - 1, a row is zero where the metric is "cosine", or an
+        argument is out of range or unknown.
 
     Notes
     -----
@@ -124,6 +126,8 @@ def neighbor_graph(
     which at first 8 are looked into, and a look at neighbours of neighbours compares each row with 9 k² others: O(n d)
     both. How many looks the recall takes, and more cells where these no longer help, grows slowly with n and with the
     dimension in which the data really vary. From 256,000 rows on cells are found by way of groups of them, O(n d √n).
+    Equal rows share a cell and are all compared with each other: time, not memory, grows with the square of how often
+    the commonest row is there.
 
     Examples
     --------
@@ -140,25 +144,42 @@ def neighbor_graph(
     """
     rows = _rows(X)
     _check_graph_settings(len(rows), k, metric, kernel, length_scale, delta, method)
-    points = rows
-    if metric == "cosine":
-        norms = np.linalg.norm(rows, axis=1)
-        if (zero := norms == 0).any():
-            raise ValueError(f"X must have no zero row where metric='cosine'; row {int(zero.argmax())} is zero")
-        points = rows / norms[:, None]
+    if metric == "cosine" and (zero := ~rows.any(axis=1)).any():
+        raise ValueError(f"X must have no zero row where metric='cosine'; row {int(zero.argmax())} is zero")
+    points = _unit(rows) if metric == "cosine" else _centered(rows)
     if method == "exact" or (method == "auto" and len(rows) <= EXACT_UP_TO):
-        neighbors, recall = exact_neighbors(points, points, k, np.arange(len(rows))), 1.0
+        neighbors, recall = exact_neighbors(points, points, k, np.arange(len(rows)))[0], 1.0
     else:
         neighbors, recall = approximate_neighbors(points, k, np.random.default_rng(random_state))
     edges = _pairs(neighbors)
-    if delta is not None:
-        far = _distances(points, edges)
-        edges = edges[(far**2 / 2 if metric == "cosine" else far) < delta]
     distances = _distances(rows, edges)
+    if delta is not None:
+        near = (_distances(points, edges) ** 2 / 2 if metric == "cosine" else distances) < delta
+        edges, distances = edges[near], distances[near]
     scale = _scale(distances) if length_scale == "median" else float(length_scale)
     ratio = distances / rows.dtype.type(scale)
     weights = np.exp(-ratio if kernel == "matern12" else -(ratio**2) / 2)
     return SimilarityGraph(len(rows), edges, weights, scale, recall)
+
+
+def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Return the directions of rows, none of which is zero."""
+    scaled, _ = _scaled(rows)
+    unit: Float[np.ndarray, "n d"] = scaled / np.linalg.norm(scaled, axis=1)[:, None]
+    return unit
+
+
+def _centered(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Return rows of the same order of distances around the origin, far from which products lose digits."""
+    scaled = np.ldexp(rows, -np.frexp(np.abs(rows).max())[1])
+    centered: Float[np.ndarray, "n d"] = scaled - scaled.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+    return centered
+
+
+def _scaled(rows: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]]:
+    """Divide each row by a power of two, which is exact, so that its squares neither overflow nor vanish."""
+    exponents = np.frexp(np.abs(rows).max(axis=1))[1]
+    return np.ldexp(rows, -exponents[:, None]), exponents
 
 
 def _scale(distances: Float[np.ndarray, " m"]) -> float:
@@ -179,7 +200,8 @@ def _distances(rows: Float[np.ndarray, "n d"], edges: Int[np.ndarray, "m 2"]) ->
     found = np.empty(len(edges), dtype=rows.dtype)
     for start in range(0, len(edges), 2**18):
         part = edges[start : start + 2**18]
-        found[start : start + 2**18] = np.linalg.norm(rows[part[:, 0]] - rows[part[:, 1]], axis=1)
+        scaled, exponents = _scaled(rows[part[:, 0]] - rows[part[:, 1]])
+        found[start : start + 2**18] = np.ldexp(np.linalg.norm(scaled, axis=1), exponents)
     return found
 
 
@@ -195,7 +217,7 @@ def _rows(X: Any) -> Float[np.ndarray, "n d"]:
 def _check_graph_settings(
     n: int, k: int, metric: str, kernel: str, length_scale: Any, delta: float | None, method: str
 ) -> None:
-    if not 1 <= k < n:
+    if not isinstance(k, Integral) or not 1 <= k < n:
         raise ValueError(f"k must be from 1 to n - 1 = {n - 1}, the number of other rows; got {k}")
     known = {"metric": ("cosine", "euclidean"), "kernel": ("matern12", "rbf"), "method": ("auto", "exact", "ivf")}
     for (name, accepted), value in zip(known.items(), (metric, kernel, method), strict=True):

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from offprint.methods.bags.llp_bp import LLPBeliefPropagation
-from offprint.methods.bags.llp_bp_bags import check_counts
+from offprint.methods.bags.llp_bp_bags import by_index, check_counts
 from offprint.methods.bags.llp_bp_classifier import LLPBPClassifier
 from offprint.methods.bags.llp_bp_network import ProportionClassifier, check_rows
 from offprint.methods.bags.ragged import BagIndex
@@ -108,7 +108,7 @@ class OneVsRestPropagation(BaseEstimator):
         bag_ids : array of int or str, shape (n,)
             The bag of each row; bags of any sizes, rows in any order.
         counts : array of int, shape (bags, classes), in the sorted order of the distinct ids, or mapping from id to row
-            Rows of each class in each bag; those of a bag add up to its size.
+            Rows of each class in each bag; those of a bag add up to its size. A pandas DataFrame is taken by its index.
         graph : SimilarityGraph, or sparse or dense array, shape (n, n), optional
             Weights of at least 0 of pairs of rows, in place of the graph of nearest neighbours.
         side_information : float array, shape (n, classes), optional
@@ -223,7 +223,7 @@ class OneVsRestLLPClassifier(ClassifierMixin, BaseEstimator):
         bag_ids : array of int or str, shape (n,)
             Bags of any sizes, rows in any order.
         counts : array of int, shape (bags, classes), in the sorted order of the distinct ids, or mapping from id to row
-            Rows of each class in each bag; those of a bag add up to its size.
+            Rows of each class in each bag; those of a bag add up to its size. A pandas DataFrame is taken by its index.
 
         Returns
         -------
@@ -236,7 +236,8 @@ class OneVsRestLLPClassifier(ClassifierMixin, BaseEstimator):
                 f"{type(each).__name__}"
             )
         rows = check_rows(X, None)
-        index, given = align_class_counts(bag_ids, counts)
+        noisy = isinstance(each, LLPBPClassifier) and getattr(each.propagation, "count_noise", None) is not None
+        index, given = align_class_counts(bag_ids, counts, exact=not noisy)
         self.classes_ = _classes(self.classes, given.shape[1])
         fitted = []
         for column in _columns(given):
@@ -340,6 +341,7 @@ def align_class_counts(
     [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
     """
     index = BagIndex.of(bag_ids)
+    counts = by_index(counts, "counts")
     if isinstance(counts, Mapping):
         counts = index.in_order(counts, "counts", "row")
     numbers = np.asarray(counts, dtype=np.float64)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import roc_auc_score
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional
@@ -85,16 +86,20 @@ class LabelledBags:
     index : BagIndex
     shares : float64 array, shape (bags,)
         In [0, 1].
+    oracle_labels : array, shape (n,), optional
+        Labels 0 and 1 of the rows themselves, where training is to be stopped by these.
     """
 
     rows: Float[np.ndarray, "n d"]
     index: BagIndex
     shares: Float[np.ndarray, " bags"]
+    oracle_labels: Shaped[np.ndarray, " n"] | None = None
 
     def take(self, bags: Int[np.ndarray, " chosen"]) -> LabelledBags:
         """Return those of the chosen bags, rows in their order."""
         kept = np.isin(self.index.ids, bags)
-        return LabelledBags(self.rows[kept], BagIndex.of(self.index.ids[kept]), self.shares[np.sort(bags)])
+        labels = None if self.oracle_labels is None else self.oracle_labels[kept]
+        return LabelledBags(self.rows[kept], BagIndex.of(self.index.ids[kept]), self.shares[np.sort(bags)], labels)
 
 
 class BagBatch(NamedTuple):
@@ -212,7 +217,10 @@ class ProportionClassifier(ClassifierMixin, BaseEstimator):
 
         def validation(_: nn.Module) -> float:
             assert held_out is not None
-            return self._bag_loss(module_probabilities(trained, held_out.rows, self.device), held_out)
+            positive = module_probabilities(trained, held_out.rows, self.device)
+            if held_out.oracle_labels is not None:
+                return -float(roc_auc_score(held_out.oracle_labels, positive))
+            return self._bag_loss(positive, held_out)
 
         return train(
             module,
@@ -250,7 +258,7 @@ def fit_best(candidates: Sequence[Classifier], X: ArrayLike, bag_ids: ArrayLike,
     Raises
     ------
     ValueError
-        If there is no candidate, they hold out different bags or none, or from ``fit``.
+        If there is no candidate, they hold out different bags or none, there is a single bag, or from ``fit``.
 
     Examples
     --------
@@ -267,6 +275,8 @@ def fit_best(candidates: Sequence[Classifier], X: ArrayLike, bag_ids: ArrayLike,
     if candidates[0].validation_fraction == 0:
         raise ValueError("candidates must hold out bags: their validation_fraction is 0")
     fitted = [one.fit(X, bag_ids, proportions) for one in candidates]
+    if np.isnan([one.validation_loss_ for one in fitted]).any():
+        raise ValueError("bag_ids must hold at least two bags, so that one can be held out")
     best: Classifier = min(fitted, key=lambda one: one.validation_loss_)
     return best
 

@@ -106,7 +106,7 @@ def belief_propagation(
     Learners via Belief Propagation*, arXiv:2310.08056, the section on belief propagation for pseudo-labels. Pearl,
     *Probabilistic Reasoning in Intelligent Systems* (1988), chapter 4.
     """
-    _check_settings(max_iter, damping, tol)
+    check_settings(max_iter, damping, tol)
     theta = _floats("theta", theta)
     couplings = _floats("couplings", couplings).astype(theta.dtype)
     ends = _checked_edges(edges, couplings, len(theta))
@@ -198,8 +198,19 @@ def _checked_edges(edges: Shaped[np.ndarray, "..."], couplings: Float[np.ndarray
     return ends.astype(np.int32)
 
 
-def _check_settings(max_iter: int, damping: float, tol: float) -> None:
-    if max_iter < 1:
+def check_settings(max_iter: int, damping: float, tol: float) -> None:
+    """Refuse settings of the iteration that are out of range.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+
+    Examples
+    --------
+    >>> check_settings(100, 0.5, 1e-4)
+    """
+    if not max_iter >= 1:
         raise ValueError(f"max_iter must be at least 1; got {max_iter}")
     if not 0 <= damping < 1:
         raise ValueError(f"damping must be in [0, 1); got {damping}")
