@@ -26,9 +26,10 @@ def comparisons() -> Iterator[harness.Comparison]:
     torch.manual_seed(0)
     mlp = MLP(784, [256, 256], 10, generator=0).eval().requires_grad_(False)
     yield _against_textbook(mlp, torch.rand(16, 784))
+    yield _intervals("MLP 784-256-256-10", mlp, torch.rand(16, 784))
     for name in NETWORKS:
         for batch in (1, 64):
-            yield _intervals(name, batch)
+            yield _intervals(name, *_network(name, batch))
             yield _crown(name, batch)
     for n_classes in (10, 50, 200):
         yield _fusion(n_classes)
@@ -86,10 +87,9 @@ def _network(name: str, batch: int) -> tuple[nn.Module, Tensor]:
     return make().eval().requires_grad_(False), torch.rand(batch, *shape)
 
 
-def _intervals(name: str, batch: int) -> harness.Comparison:
-    model, x = _network(name, batch)
+def _intervals(name: str, model: nn.Module, x: Tensor) -> harness.Comparison:
     return harness.compare(
-        f"IBP, {name}, batch {batch}",
+        f"IBP, {name}, batch {len(x)}",
         _bounds(model, x, "ibp"),
         _forward(model, x),
         peer_name="one forward pass",
