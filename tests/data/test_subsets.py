@@ -87,7 +87,16 @@ def test_the_same_seed_draws_the_same_sets(make):
         (lambda: cluster_anomaly_sets(2, n_clusters=1), "two classes"),
         (lambda: class_anomaly_sets(torch.zeros(3, 1), torch.tensor([0, 1]), 2), "labels"),
         (lambda: class_anomaly_sets(torch.zeros(3, 1), torch.tensor([0, 0, 0]), 2), "two classes"),
+        (lambda: class_anomaly_sets(torch.zeros(3, 1), torch.tensor([0, 1, 0]), 2, n_anomalies=(0, 2)), "subset"),
+        (lambda: class_anomaly_sets(torch.zeros(3, 1), torch.tensor([0, 1, 0]), 2, n_anomalies=(3, 2)), "subset"),
+        (lambda: class_anomaly_sets(torch.zeros(3, 1), torch.tensor([0, 1, 0]), 0), "n_sets"),
         (lambda: registry_sets(2, 10), "size"),
+        (lambda: registry_sets(2, n_wanted=(16, 10)), "subset"),
+        (lambda: registry_sets(2, noise=-1.0), "noise"),
+        (lambda: registry_sets(2, n_features=0), "n_features"),
+        (lambda: two_moons_sets(2, noise=float("nan")), "noise"),
+        (lambda: cluster_anomaly_sets(2, noise=float("inf")), "noise"),
+        (lambda: cluster_anomaly_sets(2, n_features=0), "n_features"),
     ],
 )
 def test_what_is_refused(call, named, monkeypatch):

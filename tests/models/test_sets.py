@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import config
 
 from offprint.models.sets import DeepSets, SetTransformer
 
@@ -41,6 +42,22 @@ def test_deep_sets_are_the_formula():
     for i in range(3):
         h = (own.weight @ x[0, i] + own.bias + told.weight @ (x[0, 0] + x[0, 1] + x[0, 2]) / 3).relu()
         torch.testing.assert_close(model(x)[0, i], model.head.weight @ h + model.head.bias)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_in_padding_does_not_matter_and_empty_sets_are_refused(kind):
+    model, x, mask = kind(3, 4, 8, generator=0).double(), normal(2, 5, 3), torch.arange(5).expand(2, 5) < 3
+    torch.testing.assert_close(model(x.masked_fill(~mask[..., None], torch.nan), mask), model(x, mask))
+    with pytest.raises(ValueError, match="mask must leave at least one element"):
+        model(x, mask & torch.tensor([[True], [False]]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mask", [torch.ones(2, 4) > 0, torch.ones(2, 5)])
+def test_masks_that_do_not_fit_are_refused(kind, mask, monkeypatch):
+    monkeypatch.setitem(config.__dict__, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="mask must be bool of shape"):
+        kind(3, 4, 8, generator=0)(torch.zeros(2, 5, 3), mask)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator
 
 
@@ -66,6 +68,7 @@ def two_moons_sets(
     >>> data.sets.shape, data.chosen.sum(1).tolist()
     (torch.Size([3, 20, 2]), [4, 4, 4])
     """
+    _check(n_sets, size, (n_anomalies, n_anomalies), 2, noise)
     source = as_generator(generator)
     kinds, chosen = _odd_ones(n_sets, size, n_anomalies, 2, source)
     angles = torch.pi * torch.rand(n_sets, size, generator=source)
@@ -103,6 +106,7 @@ def gaussian_sets(
     >>> gaussian_sets(3, 20, 4).sets.shape
     torch.Size([3, 20, 2])
     """
+    _check(n_sets, size, (n_anomalies, n_anomalies), 2)
     source = as_generator(generator)
     kinds, chosen = _odd_ones(n_sets, size, n_anomalies, 2, source)
     centres = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]) / 2**0.5
@@ -148,6 +152,8 @@ def cluster_anomaly_sets(
     >>> cluster_anomaly_sets(3).sets.shape
     torch.Size([3, 8, 16])
     """
+    _check(n_sets, size, (n_anomalies, n_anomalies), n_clusters, noise)
+    check_sizes(n_features=n_features)
     source = as_generator(generator)
     kinds, chosen = _odd_ones(n_sets, size, n_anomalies, n_clusters, source)
     centres = torch.randn(n_clusters, n_features, generator=source)
@@ -168,7 +174,7 @@ def class_anomaly_sets(
     Parameters
     ----------
     inputs : tensor, shape (n, ...)
-        Images or other inputs; any may be drawn into several sets.
+        Images or other inputs; any may be drawn into several sets, and several times into one.
     labels : int64 tensor, shape (n,)
         The class of each, of which there are at least two.
     n_sets, size : int
@@ -194,10 +200,11 @@ def class_anomaly_sets(
     """
     if labels.shape != inputs.shape[:1]:
         raise ValueError(f"labels must hold one per input, {len(inputs)}; got shape {tuple(labels.shape)}")
+    names, classes, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    _check(n_sets, size, n_anomalies, len(names))
     source = as_generator(generator)
     least, most = n_anomalies
     numbers = torch.randint(least, most + 1, (n_sets,), generator=source)
-    names, classes, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     kinds, chosen = _odd_ones(n_sets, size, numbers, len(names), source)
     # An input of the class wanted: inputs sorted by class, and a place among those of the class.
     place = (torch.rand(kinds.shape, generator=source) * counts[kinds]).long().minimum(counts[kinds] - 1)
@@ -250,7 +257,8 @@ def registry_sets(
     >>> registry_sets(3).chosen.sum(1).tolist()
     [14, 13, 10]
     """
-    _check(n_sets, size, n_wanted[1], n_categories - 1)
+    _check(n_sets, size, n_wanted, n_categories - 1, noise)
+    check_sizes(n_features=n_features)
     source = as_generator(generator)
     sizes = torch.randint(n_wanted[0], n_wanted[1] + 1, (n_sets, 1), generator=source)
     order = torch.rand(n_sets, n_categories, generator=source).argsort(1)
@@ -270,7 +278,6 @@ def _odd_ones(
     n_sets: int, size: int, n_anomalies: int | Tensor, n_kinds: int, source: torch.Generator
 ) -> tuple[Int[Tensor, "sets size"], Bool[Tensor, "sets size"]]:
     """Draw a normal kind for each set, and other kinds at random places; return kinds and where the others are."""
-    _check(n_sets, size, int(torch.as_tensor(n_anomalies).max()), n_kinds)
     place = torch.rand(n_sets, size, generator=source).argsort(1)
     chosen = place < torch.as_tensor(n_anomalies).reshape(-1, 1)
     normal = torch.randint(n_kinds, (n_sets, 1), generator=source)
@@ -278,11 +285,13 @@ def _odd_ones(
     return torch.where(chosen, (normal + away) % n_kinds, normal), chosen
 
 
-def _check(n_sets: int, size: int, n_chosen: int, n_kinds: int) -> None:
-    if n_sets < 1 or not 0 < n_chosen < size:
+def _check(n_sets: int, size: int, n_chosen: tuple[int, int], n_kinds: int, noise: float = 0.0) -> None:
+    if n_sets < 1 or not 0 < n_chosen[0] <= n_chosen[1] < size:
         raise ValueError(
-            f"n_sets must be at least 1, and the subset between 1 and one less than size, {size}; "
-            f"got {n_sets} and {n_chosen}"
+            f"n_sets must be at least 1, and the subset from 1 to one less than size, {size}; got {n_sets} and "
+            f"{n_chosen[0]} to {n_chosen[1]}"
         )
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise must be at least 0 and finite; got {noise}")
     if n_kinds < 2:
         raise ValueError(f"there must be at least two classes, clusters or categories to choose from; got {n_kinds}")

@@ -31,7 +31,7 @@ class DeepSets(nn.Module):
     Raises
     ------
     ValueError
-        If a size is below 1.
+        If a size is below 1; from a call, if a mask does not fit or leaves a set without elements.
 
     Notes
     -----
@@ -74,8 +74,12 @@ class DeepSets(nn.Module):
     def forward(
         self, x: Float[Tensor, "sets points features"], mask: Bool[Tensor, "sets points"] | None = None
     ) -> Float[Tensor, "sets *outputs"]:
-        """Return outputs of shape (sets, points, out_features), or (sets, out_features)."""
-        h = x
+        """Return outputs of shape (sets, points, out_features), or (sets, out_features).
+
+        What lies where the mask, of shape (sets, points), is False never matters, be it NaN. Every set must have an
+        element.
+        """
+        h = _present(x, mask)
         for own, told in zip(self.own, self.told, strict=True):
             h = (own(h) + told(_mean(h, mask))[:, None]).relu()
         outputs: Tensor = self.head(h if self.per_element else _mean(h, mask))
@@ -101,7 +105,8 @@ class SetTransformer(nn.Module):
     Raises
     ------
     ValueError
-        If a size is below 1, or heads do not divide the width.
+        If a size is below 1, or heads do not divide the width; from a call, if a mask does not fit or leaves a set
+        without elements.
 
     Notes
     -----
@@ -147,8 +152,12 @@ class SetTransformer(nn.Module):
     def forward(
         self, x: Float[Tensor, "sets points features"], mask: Bool[Tensor, "sets points"] | None = None
     ) -> Float[Tensor, "sets *outputs"]:
-        """Return outputs of shape (sets, points, out_features), or (sets, out_features)."""
-        h = self.encoder(x, mask)
+        """Return outputs of shape (sets, points, out_features), or (sets, out_features).
+
+        What lies where the mask, of shape (sets, points), is False never matters, be it NaN. Every set must have an
+        element.
+        """
+        h = self.encoder(_present(x, mask), mask)
         if self.score is not None:
             logits = self.score(h)
             if mask is not None:
@@ -158,6 +167,17 @@ class SetTransformer(nn.Module):
             h = torch.einsum("sph,sphf->shf", logits.softmax(1), parts).flatten(1)
         outputs: Tensor = self.head(h)
         return outputs
+
+
+def _present(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return elements with zeros where a mask leaves them out, once it is known that it fits."""
+    if mask is None:
+        return x
+    if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+        raise ValueError(f"mask must be bool of shape {tuple(x.shape[:2])}; got {mask.dtype} of {tuple(mask.shape)}")
+    if not bool(mask.any(1).all()):
+        raise ValueError("mask must leave at least one element in every set")
+    return x.masked_fill(~mask[..., None], 0.0)
 
 
 def _mean(h: Tensor, mask: Tensor | None) -> Tensor:

@@ -25,7 +25,7 @@ from offprint.methods.bags.aem import (
     attention_entropy,
 )
 from offprint.methods.bags.aem.classifier import score
-from offprint.methods.bags.aem.features import SlideDataset
+from offprint.methods.bags.aem.slides import SlideDataset
 from offprint.methods.bags.aem.sources import subsampled
 from offprint.methods.bags.ragged import RaggedBags
 
@@ -243,6 +243,9 @@ BAGS, Y = drawn(4)
         ({}, ([BAGS[0], np.zeros((0, 8))], [0, 1]), "bag 1"),
         ({}, ([BAGS[0], np.zeros((3, 7))], [0, 1]), "bag 1"),
         ({}, ([BAGS[0], np.full((3, 8), np.nan)], [0, 1]), "bags must be finite; bag 1"),
+        ({}, (RaggedBags(torch.zeros(3, 8), torch.tensor([0, 3, 3])), [0, 1]), "bags must be .*bag 1 is empty"),
+        ({}, (RaggedBags(torch.zeros(3), torch.tensor([0, 1, 3])), [0, 1]), r"bags must hold .*got shape \(3,\)"),
+        ({}, (RaggedBags(torch.zeros(3, 8).long(), torch.tensor([0, 1, 3])), [0, 1]), "bags must hold floating"),
         ({}, (BAGS, Y[:3]), "y must hold one label"),
         ({}, (BAGS, [0, 0, 0, 0]), "two classes"),
         ({}, (BAGS, [0, 1, 2, 0]), "3 classes, but the model has 2"),

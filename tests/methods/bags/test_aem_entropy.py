@@ -238,7 +238,7 @@ def test_a_weight_of_zero_trains_exactly_as_without(bags):
     assert loss.terms.neg_entropy.item() < -1  # which is reported all the same
 
 
-def test_a_huge_weight_makes_attention_uniform_and_the_model_a_mean(bags):
+def test_a_huge_weight_makes_attention_uniform_and_the_model_a_mean(bags, as_users_call_it):
     model = GatedABMIL(8, generator=0)
     steps(model, bags, Y, AEMLoss(weight=1e3, schedule="constant"), 300)
     mean = MeanMIL(8)
@@ -306,6 +306,12 @@ def test_the_loss_takes_each_frameworks_own():
         (lambda: AEMLoss(weight="0.1"), ValueError, "weight must hold one number per class"),
         (lambda: AEMLoss(weight={0: 0.1, 2: 0.1}), ValueError, "weight must hold every class from 0 on"),
         (lambda: AEMLoss(weight={}), ValueError, "weight must hold every class from 0 on"),
+        (lambda: AEMLoss(floor=1.5, normalize=True), ValueError, "floor must be at most 1"),
+        (lambda: AEMLoss()(torch.zeros(1, 2), Y[:1]), TypeError, "output must be a MILOutput.*got Tensor"),
+        (lambda: AEMLoss()((torch.zeros(1, 2),), Y[:1]), TypeError, "output must be .* pair.*a tuple of 1"),
+        # Shape (bags, n): with weights by class it would broadcast to numbers that are wrong.
+        (lambda: AEMLoss()((torch.zeros(2, 2), TWO_BAGS[1][:, 0]), Y[:2]), ValueError, r"shape \(2, rows, n\)"),
+        (lambda: AEMLoss()((torch.zeros(2, 2), TWO_BAGS[1][:1]), Y[:2]), ValueError, r"shape \(2, rows, n\)"),
         (
             lambda: AEMLoss(weight=(0.1,) * 3)(TWO_BAGS, Y[:2]),
             ValueError,

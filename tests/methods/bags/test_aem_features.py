@@ -6,6 +6,7 @@ import builtins
 import importlib
 import pickle
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import config
 
 from offprint.methods.bags.aem import CLAMFeatureDataset, PackedH5Dataset
-from offprint.methods.bags.aem.features import SlideDataset
+from offprint.methods.bags.aem.slides import SlideDataset
 
 h5py = pytest.importorskip("h5py")
 NAMES = [f"slide_{i}" for i in range(5)]
@@ -156,6 +157,60 @@ def test_nothing_is_read_early_and_nothing_is_kept(root, packed, monkeypatch):
         assert sorted(read) == NAMES
 
 
+def mapped(path) -> bool:
+    with open("/proc/self/maps") as file:
+        return any(line.rstrip().endswith(str(path)) for line in file)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_files_in_one_piece_are_mapped_and_others_are_read(root, packed, arrays):
+    """What the system says of this process; and what is written into a slide does not come into its file."""
+    path = root / "pt_files" / "slide_0.pt"
+    slide = CLAMFeatureDataset(root, root / "labels.csv")[0]
+    assert mapped(path)
+    slide.features[:] = 0
+    del slide
+    assert not mapped(path)
+    np.testing.assert_array_equal(CLAMFeatureDataset(root, root / "labels.csv")[0].features, arrays["slide_0"][0])
+
+    torch.save(torch.from_numpy(arrays["slide_1"][0]), root / "old.pt", _use_new_zipfile_serialization=False)
+    (root / "old.pt").replace(root / "pt_files" / "slide_1.pt")
+    np.testing.assert_array_equal(CLAMFeatureDataset(root, root / "labels.csv")[1].features, arrays["slide_1"][0])
+
+    path = root / "h5_files" / "slide_0.h5"
+    with h5py.File(root / "h5_files" / "slide_1.h5", "w", userblock_size=512) as file:
+        file["features"], file["coords"] = arrays["slide_1"]
+    with h5py.File(root / "h5_files" / "slide_2.h5", "w") as file:
+        file.create_dataset("features", data=arrays["slide_2"][0], chunks=(4, 6), compression="gzip")
+    with h5py.File(root / "h5_files" / "slide_3.h5", "w") as file:
+        file["features"] = arrays["slide_3"][0].astype(">f4")
+    dataset = CLAMFeatureDataset(root, root / "labels.csv", source="h5")
+    for index, in_one_piece in enumerate((True, True, False, False)):
+        slide = dataset[index]
+        assert mapped(root / "h5_files" / f"slide_{index}.h5") == in_one_piece
+        np.testing.assert_array_equal(slide.features, arrays[f"slide_{index}"][0])
+        del slide
+
+
+def test_of_a_capped_slide_only_the_patches_that_are_kept_are_looked_at(root, arrays):
+    features = torch.from_numpy(arrays["slide_2"][0].copy())
+    kept = CLAMFeatureDataset(root, root / "labels.csv", max_instances=5)[2].features
+    alien = [row for row in range(12) if not (features[row] == kept).all(1).any()]
+    features[alien] = torch.nan
+    save(root, "slide_2", features)
+    assert torch.equal(CLAMFeatureDataset(root, root / "labels.csv", max_instances=5)[2].features, kept)
+    with pytest.raises(ValueError, match=r"slide_2.*NaN"):
+        CLAMFeatureDataset(root, root / "labels.csv")[2]
+
+
+def test_slides_become_ragged_bags(root, arrays):
+    dataset = CLAMFeatureDataset(root, root / "labels.csv")
+    for bags, names in ((dataset.bags(), NAMES), (dataset.bags([3, 1]), ["slide_3", "slide_1"])):
+        assert bags.n_bags == len(names)
+        for bag, name in zip(bags, names, strict=True):
+            np.testing.assert_array_equal(bag, arrays[name][0])
+
+
 def test_files_cannot_run_code(root):
     class Evil:
         def __reduce__(self):
@@ -214,6 +269,12 @@ def test_tables_that_do_not_fit_are_refused_by_name(root, packed, as_users_call_
     (root / "splits.csv").write_text("train,val,test\nother,slide_2,slide_3\n")
     with pytest.raises(ValueError, match=r"splits\.csv.*unknown: other"):
         CLAMFeatureDataset(root, table, root / "splits.csv")
+    once = table.read_text()
+    table.write_text(once + "a,slide_0,normal\n")
+    assert len(CLAMFeatureDataset(root, table)) == 5
+    table.write_text(once + "a,slide_0,tumour\n")
+    with pytest.raises(ValueError, match=r"labels\.csv.*two rows of slide_0 that differ"):
+        CLAMFeatureDataset(root, table)
     table.write_text("slide,label\nslide_0,normal\n")
     with pytest.raises(ValueError, match=r"columns.*lacks case_id, slide_id"):
         CLAMFeatureDataset(root, table)

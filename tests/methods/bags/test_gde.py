@@ -11,6 +11,7 @@ import torch
 from jaxtyping import config
 from torch import nn
 
+from offprint.methods.bags import gde_sets
 from offprint.methods.bags.gde import GDE
 from offprint.methods.bags.gde_encoders import (
     KernelMeanEmbedding,
@@ -96,6 +97,7 @@ def test_encoders_that_depend_on_more_are_reported():
     sets = normal(4, 256, 2) + torch.arange(4.0)[:, None, None]
     assert "replication" in check_distributional_invariance(lambda x: x.sum(1), sets).failures
     assert "order" in check_distributional_invariance(lambda x: x[:, 0], sets).failures
+    assert check_distributional_invariance(lambda x: x[:, 0] * 0 + 1, sets).passes
     norm = Normalised().train()
     before = norm.norm.running_mean.clone()
     assert "companions" in check_distributional_invariance(norm, sets).failures
@@ -164,6 +166,23 @@ def test_generators_follow_their_seed_and_their_condition(make):
     assert torch.equal(maker.sample(z, 5, generator=1), maker.sample(z, 5, generator=1))
     assert not torch.equal(maker.sample(z, 5, generator=1), maker.sample(z, 5, generator=2))
     assert not torch.equal(maker.sample(z, 5, generator=1), maker.sample(z + 1, 5, generator=1))
+
+
+def test_the_divergence_warms_up_in_training_alone():
+    """With zero weights but for the code's: the error is that of the point, the divergence that of the test below."""
+    maker = CVAEGenerator(2, 4, 16, kl_weight=2.0, n_warmup=4)
+    for parameter in maker.parameters():
+        nn.init.zeros_(parameter)
+    maker.encoder.head.bias.data[:] = torch.tensor([1.0, 1.0, math.log(4), math.log(4)])
+    x, z, divergence = normal(3, 5, 2), torch.zeros(3, 4), (1 + 4 - 1 - math.log(4)) / 2
+    for weight in (0.0, 0.5, 1.0):
+        torch.testing.assert_close(maker.loss(x, z), x.square().mean() + weight * divergence)
+    maker.eval()
+    for _ in range(2):
+        torch.testing.assert_close(maker.loss(x, z), x.square().mean() + 1.5 * divergence)
+    maker.train()
+    for weight in (1.5, 2.0, 2.0):
+        torch.testing.assert_close(maker.loss(x, z), x.square().mean() + weight * divergence)
 
 
 def test_the_divergence_of_a_decoder_is_that_of_gaussians():
@@ -235,6 +254,22 @@ def test_lines_begin_and_end_at_their_ends(model):
     torch.testing.assert_close(model.reconstruct(x, 5, seed=1), model.sample(model.encode([x]), 5, seed=1)[0])
 
 
+def test_lines_under_a_condition_are_samples_told_of_it():
+    told = GDE(MeanPoolEncoder(2, 4, 8, generator=0), DirectGenerator(2, 5, 8, generator=0))
+    z, condition = normal(2, 4), torch.tensor([2.0])
+    line = told.interpolate(z[0], z[1], 3, 5, condition=condition, seed=1)
+    places = torch.stack([z[0], (z[0] + z[1]) / 2, z[1]])
+    torch.testing.assert_close(line, told.sample(places, 5, conditions=condition.expand(3, 1), seed=1))
+
+
+def test_a_last_batch_too_short_to_mix_is_mixed_of_all():
+    """Seven sets in batches of five leave two, of which three cannot be mixed."""
+    model = GDE(MeanPoolEncoder(2, 4, 8, generator=0), DirectGenerator(2, 4, 8, generator=0))
+    assert model.fit(normal(7, 6, 2), n_epochs=2, batch_size=5, mixer=DirichletMixer(3)).n_steps == 4
+    with pytest.raises(ValueError, match="sets must be at least as many as the mixer mixes, 3; got 2"):
+        model.fit(normal(2, 6, 2), n_epochs=1, mixer=DirichletMixer(3))
+
+
 def test_distances_and_their_calibration(model):
     a, b = normal(6, 30, 2), normal(6, 30, 2, seed=1) + torch.arange(6.0)[:, None, None]
     torch.testing.assert_close(model.distance(a, b), (model.encode(a) - model.encode(b)).norm(dim=1))
@@ -243,7 +278,10 @@ def test_distances_and_their_calibration(model):
     assert model.calibrate(a, b) == pytest.approx(float(fitted[0]), rel=1e-4)
 
 
-def test_fitted_gaussians_are_numpys():
+@pytest.mark.parametrize("largest", [2**22, 10])
+def test_fitted_gaussians_are_numpys(largest, monkeypatch):
+    """Also some rows at a time."""
+    monkeypatch.setattr(gde_sets, "LARGEST", largest)
     sets = [normal(7, 3), normal(4, 3, seed=1)]
     means, found = fitted_gaussians(sets)
     for one, mean, covariance in zip(sets, means, found, strict=True):
@@ -256,6 +294,41 @@ def test_points_are_drawn_without_repeats_where_there_are_enough():
     drawn = draw_points(bags, torch.tensor([1, 0]), 6, torch.Generator().manual_seed(0))[:, :, 0]
     assert sorted(drawn[0].tolist()) == [3, 4, 5, 6, 7, 8]
     assert sorted(drawn[1].tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("sizes", [(2, 5, 9), (3, 7, 30)])
+def test_halves_share_no_point_even_of_sets_that_are_too_small(sizes):
+    bags = RaggedBags(torch.arange(float(sum(sizes)))[:, None], torch.tensor([0, *np.cumsum(sizes)]))
+    for n_points in (2, 8, 11):
+        drawn = draw_points(bags, torch.arange(3), n_points, torch.Generator().manual_seed(0), halves=True)
+        for bag, points in zip(bags, drawn[:, :, 0].tolist(), strict=True):
+            first, second = set(points[: n_points // 2]), set(points[n_points // 2 :])
+            assert not first & second
+            assert first | second <= set(bag[:, 0].tolist())
+            # No point is left out, and a half repeats its points evenly.
+            assert len(first) == min(n_points // 2, len(bag) // 2) or len(bag) >= n_points
+            assert len(first | second) == min(n_points, len(bag))
+            for half in (points[: n_points // 2], points[n_points // 2 :]):
+                counts = [half.count(point) for point in set(half)]
+                assert max(counts) - min(counts) <= 1
+
+
+def test_training_on_small_sets_never_matches_what_was_shown():
+    """Four points drawn as twelve: what is encoded and what is matched are disjoint."""
+    seen = []
+
+    class Recording(DirectGenerator):
+        def loss(self, x, z):
+            seen.extend(zip(z.detach().tolist(), x[:, :, 0].detach().tolist(), strict=True))
+            return super().loss(x, z)
+
+    class All(nn.Module):
+        def forward(self, x):
+            return x[:, :, 0]
+
+    GDE(All(), Recording(1, 6, 4, generator=0)).fit(normal(5, 4, 1), n_epochs=1, batch_size=5, n_points=12, seed=0)
+    assert len(seen) == 5
+    assert all(not set(shown) & set(matched) for shown, matched in seen)
 
 
 def test_heavier_points_are_drawn_more_often():
@@ -372,6 +445,13 @@ class Short(DirectGenerator):
         (lambda: GDE(*pair()).interpolate(normal(4), normal(3), 3, 5), ValueError, "z0 and z1"),
         (lambda: GDE(pair()[0], Short(2, 4, 8)).sample(normal(1, 4), 5), ValueError, "generator"),
         (lambda: GDE(*pair()).distance(normal(2, 6, 2), normal(3, 6, 2)), ValueError, "sets_b"),
+        (lambda: GDE(*pair()).interpolate(normal(4), normal(4), 0, 5), ValueError, "n_steps"),
+        (lambda: GDE(*pair()).calibrate(normal(2, 6, 2), normal(2, 6, 2)), ValueError, "sets_a and sets_b"),
+        (lambda: GDE(*pair()).fit(1e60 * normal(4, 6, 2).double(), n_epochs=1), ValueError, "sets must have a spread"),
+        (lambda: MeanPoolEncoder(2, 4)(normal(2, 3, 2) * torch.nan), ValueError, "x must be finite"),
+        (lambda: MeanPoolEncoder(2, 4)(torch.ones(2, 3, 2).long()), TypeError, "x must be"),
+        (lambda: DirectGenerator(2, 4).loss(normal(2, 3, 2) * torch.inf, normal(2, 4)), ValueError, "x must be finite"),
+        (lambda: CVAEGenerator(2, 4, n_warmup=-1), ValueError, "n_warmup"),
         (lambda: MeanPoolEncoder(2, 0), ValueError, "latent_features"),
         (lambda: ResNetSetEncoder(2, 4, pooling="max"), ValueError, "pooling"),
         (lambda: MeanPoolEncoder(2, 4, pooling="max"), ValueError, "pooling"),

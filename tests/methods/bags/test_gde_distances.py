@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
@@ -55,6 +56,51 @@ def test_the_closed_form_is_that_of_scipys_matrix_roots(d):
         root = scipy.linalg.sqrtm(a)
         bures = np.trace(a + b - 2 * np.real(scipy.linalg.sqrtm(root @ b @ root)))
         assert distance.item() == pytest.approx(math.sqrt(mean @ mean + bures), abs=1e-6)
+
+
+def exact_w2(a: torch.Tensor, b: torch.Tensor) -> float:
+    """W₂ between centred Gaussians in sixty digits: the trace of (AB)^½ from the eigenvalues of LᵀBL."""
+    with mpmath.workdps(60):
+        first, second = mpmath.matrix(a.tolist()), mpmath.matrix(b.tolist())
+        values, vectors = mpmath.eigsy(first)
+        root = vectors * mpmath.diag([mpmath.sqrt(max(value, 0)) for value in values])
+        inner = mpmath.eigsy(root.T * second * root, eigvals_only=True)
+        traces = sum(first[i, i] + second[i, i] for i in range(len(a)))
+        return float(mpmath.sqrt(traces - 2 * sum(mpmath.sqrt(max(value, 0)) for value in inner)))
+
+
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_all_digits_are_kept_whatever_the_covariances(d):
+    """One batch of plain, near equal, nearly singular and tiny pairs, where a difference of traces has no digits.
+
+    Nearly singular ones have a least eigenvalue of 1e-9 of the largest, of which rounding leaves half the digits; but
+    it adds a share of 1e-5 at most to the distance.
+    """
+    a, b = covariances(6, d), covariances(6, d, seed=1)
+    basis = torch.linalg.qr(normal(2, d, d, seed=2)).Q
+    thin = basis @ torch.diag(torch.logspace(-9, 0, d, dtype=torch.float64)) @ basis.mT
+    thin = (thin + thin.mT) / 2
+    a = torch.stack([a[0], a[1], a[2], thin[0], thin[0], 1e-12 * a[5]])
+    b = torch.stack([b[0], b[1], (1 + 1e-7) * a[2], b[3], thin[1], 1e-12 * b[5]])
+    zero = torch.zeros(d, dtype=torch.float64)
+    wanted = [exact_w2(*pair) for pair in zip(a, b, strict=True)]
+    np.testing.assert_allclose(gaussian_w2(zero, a, zero, b), wanted, rtol=1e-8, atol=1e-13)
+    assert gaussian_w2(zero, a[0], zero, b[0]).item() == pytest.approx(wanted[0], rel=1e-12)
+    low = gaussian_w2(zero.float(), a[:2].float(), zero.float(), b[:2].float())
+    np.testing.assert_allclose(low, wanted[:2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_gradients_of_the_distance_are_those_of_finite_differences(d):
+    """Beside a pair that is equal, whose own gradient has no meaning."""
+    factors, other = normal(d, d), covariances(2, d, seed=1)
+    mean = torch.ones(d, dtype=torch.float64)
+
+    def distance(factor, shift):
+        both = torch.stack([factor @ factor.mT + torch.eye(d).to(factor), other[1]])
+        return gaussian_w2(torch.stack([shift, shift + 1]), both, mean, other)[0]
+
+    assert torch.autograd.gradcheck(distance, (factors.requires_grad_(), (2 * mean).requires_grad_()))
 
 
 def test_it_is_a_metric():

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import config
 from scipy.stats import spearmanr
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from offprint.methods.bags.lcm import CommutativeGRU, LCMAggregation, commutative, in_random_order, permutation_gap
+from offprint.methods.bags.lcm import CommutativeGRU, LCMAggregation, commutative, permutation_gap
 from offprint.methods.bags.lcm_fold import MaxMonoid, TwoSmallestMonoid
+from offprint.methods.bags.lcm_sets import in_random_order
 from offprint.methods.bags.ragged import RaggedBags
 
 
@@ -119,6 +121,48 @@ def test_exact_operators_drop_in_and_have_no_gap():
     assert torch.equal(largest(x, index), wanted)
     assert permutation_gap(largest, x, index) == 0
     assert largest(x, index, dim_size=4)[3].tolist() == [-torch.inf] * 4
+
+
+def test_infinities_of_exact_operators_are_no_error_and_no_gap():
+    """States of single elements hold one, as do the results of empty sets, which have no order that could matter."""
+    x, monoid = normal(12, 1), TwoSmallestMonoid()
+    aggregate = LCMAggregation(2, 2, project=False, op=monoid, identity="operator").double()
+    index = torch.arange(12) % 3 * 2  # sets 1 and 3 are empty
+    found = aggregate.regularisation(monoid.lift(x), index, generator=0)
+    assert (found["assoc"].item(), found["identity"].item()) == (0.0, 0.0)
+    largest = LCMAggregation(1, 1, project=False, op=MaxMonoid(), identity="operator").double()
+    assert permutation_gap(largest, x, index) == 0.0
+
+
+def test_the_gap_is_that_of_sets_with_elements():
+    """Set 1 has none: neither its distance of 0 nor the size of its result may enter a mean."""
+    aggregate = LCMAggregation(3, 4, generator=0).double().eval()
+    nn.init.constant_(aggregate.identity, 100.0)
+    x, index = normal(20, 3), torch.arange(20) % 2 * 2
+    assert permutation_gap(aggregate, x, index) == pytest.approx(permutation_gap(aggregate, x, index // 2), rel=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Note the size of the largest tensor that any operation returns."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, torch.Tensor):
+                self.size = max(self.size, one.numel())
+        return out
+
+
+def test_a_star_takes_memory_in_proportion_to_its_edges():
+    """One node of 10,000 neighbours, and 10,000 nodes of one. Padded, these would be 10^8 rows; a pair's gates are 12
+    numbers for each of its two rows of 4, so that 3 times the elements is the most that a level makes."""
+    aggregate = LCMAggregation(4, 4, generator=0).train()
+    index = torch.cat([torch.zeros(10_000, dtype=torch.int64), torch.arange(1, 10_001)])
+    with Largest() as largest:
+        aggregate(torch.ones(20_000, 4), index).sum().backward()
+    assert largest.size <= 3 * 20_000 * 4
 
 
 def test_the_gap_is_that_of_two_elements_by_hand():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 
 import pytest
@@ -54,6 +56,20 @@ def test_inside_a_layer_of_pytorch_geometric(kind):
     x = normal(5, 3)
     torch.testing.assert_close(layer(x, EDGES), aggregate(x[EDGES[0]], EDGES[1], dim_size=5), atol=0, rtol=0)
     assert {id(p) for p in layer.parameters()} == {id(p) for p in aggregate.parameters()}
+
+
+def test_as_one_of_pytorch_geometric_it_can_be_saved_and_copied():
+    """A copy has parameters of its own, and says the same."""
+    geometric = pytest.importorskip("torch_geometric.nn")
+    layer = geometric.SimpleConv(aggr=to_geometric(LCMAggregation(3, 8, generator=0))).eval()
+    x = normal(5, 3)
+    wanted = layer(x, EDGES)
+    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        torch.testing.assert_close(other(x, EDGES), wanted, atol=0, rtol=0)
+        assert not {id(p) for p in other.parameters()} & {id(p) for p in layer.parameters()}
+    fresh = to_geometric(LCMAggregation(3, 8, generator=1)).eval()
+    fresh.load_state_dict(layer.aggr_module.state_dict())
+    torch.testing.assert_close(geometric.SimpleConv(aggr=fresh).eval()(x, EDGES), wanted, atol=0, rtol=0)
 
 
 def test_without_pytorch_geometric_the_error_says_what_brings_it(monkeypatch):

@@ -13,6 +13,7 @@ from torch import nn
 from offprint.methods.bags import mil_unit_tests
 from offprint.methods.bags.mil_unit_tests import (
     MINet,
+    MonotoneMIL,
     UnitTestReport,
     UnitTestRow,
     assert_respects_mil,
@@ -231,6 +232,38 @@ def test_the_start_with_the_lowest_training_loss_is_kept():
     best = run_unit_test(miNet, *data, n_epochs=1, n_restarts=3, seed=0)[0]
     singles = [run_unit_test(miNet, *data, n_epochs=1, seed=seed)[0].train_loss for seed in range(3)]
     assert best.train_loss == min(singles)
+
+
+class Likely:
+    """An estimator with probabilities only, which are right of every training bag of the first test."""
+
+    def fit(self, bags, y):
+        self.drawn = float(torch.rand(()))
+        return self
+
+    def predict_proba(self, bags):
+        positive = np.array([0.1 if (bag.mean(1) < -5).any() else 0.9 for bag in bags])
+        return np.stack([1 - positive, positive], 1)
+
+
+def test_probabilities_of_estimators_are_split_at_one_half():
+    data = [make_single_concept(60, split, 4, generator=0) for split in ("train", "test")]
+    row, model = run_unit_test(Likely(), *data, scale=False, seed=3)
+    assert (row.train_auc, row.train_balanced_accuracy) == (1.0, 1.0)
+    assert (row.test_auc, row.test_balanced_accuracy) == (0.0, 0.0)
+    # What an estimator draws from torch while it is fitted follows the seed.
+    again, other = (run_unit_test(Likely(), *data, scale=False, seed=seed)[1] for seed in (3, 4))
+    assert model.drawn == again.drawn != other.drawn
+
+
+@pytest.mark.slow
+def test_trained_models_that_respect_the_assumption_never_violate_it():
+    """The largest instance cannot say "both": weak on test 3, weak or passing on test 2; rules of two pass both."""
+    verdicts = check(miNet, seeds=1).verdicts
+    assert verdicts["single"] == "PASS"
+    assert verdicts["frequency"] == "WEAK"
+    assert verdicts["multi"] in ("WEAK", "PASS")
+    assert check(MonotoneMIL, seeds=1, learning_rate=1e-2).verdict == "PASS"
 
 
 def test_the_assertion_shows_the_row_that_fails():

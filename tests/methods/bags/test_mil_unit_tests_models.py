@@ -9,6 +9,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 from offprint.methods.bags.mil_unit_tests import (
+    MISVM,
     NSK,
     SIL,
     STK,
@@ -208,6 +209,8 @@ def test_an_encoder_of_ones_own_is_repaired(head):
         (lambda: monotonicity_probe(miNet(4), RaggedBags.from_list([torch.full((2, 4), torch.nan)])), "bags"),
         (lambda: SIL(C=-1.0).fit([np.zeros((1, 2))] * 2, [0, 1]), "C must"),
         (lambda: MiSVM(max_iter=0).fit([np.zeros((1, 2))] * 2, [0, 1]), "max_iter"),
+        (lambda: MISVM(max_iter=True).fit([np.zeros((1, 2))] * 2, [0, 1]), "max_iter"),
+        (lambda: miNet(4)(RaggedBags.from_list([torch.tensor([[0.0, 1.0, torch.nan, 2.0]])])), "bags must be finite"),
         (lambda: NSK(kernel="cubic").fit([np.zeros((1, 2))] * 2, [0, 1]), "kernel"),
         (lambda: STK().fit([np.zeros((1, 2))] * 2, [1, 1]), "y must"),
         (lambda: STK().fit([np.zeros((1, 2)), np.zeros((1, 3))], [0, 1]), "bags"),
@@ -274,3 +277,23 @@ def test_guesses_of_mi_svm_stay_when_it_stops(arrays):
     again = SVC(kernel="linear").fit(np.concatenate(bags), np.concatenate(labels).astype(int))
     np.testing.assert_allclose(again.coef_, model.machine_.coef_, atol=1e-9)
     assert (model.predict(bags) == (model.decision_function(bags) > 0)).all()
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_witnesses_of_mi_svm_by_bags_stay_when_it_stops(arrays, kernel):
+    """A loop by hand from the means of positive bags: the same machine after as many rounds, and a fixed point."""
+    bags, y = arrays
+    model = MISVM(kernel=kernel, gamma=0.3).fit(bags, y)
+    assert model.converged_
+    assert 1 < model.n_iter_ < 20
+    negative = np.concatenate([bag for bag, label in zip(bags, y, strict=True) if label == 0])
+    positive = [bag for bag, label in zip(bags, y, strict=True) if label == 1]
+    witnesses = [bag.mean(0) for bag in positive]
+    labels = [0] * len(negative) + [1] * len(positive)
+    for _ in range(model.n_iter_):
+        machine = SVC(kernel=kernel, gamma=0.3).fit(np.concatenate([negative, witnesses]), labels)
+        before, witnesses = witnesses, [bag[machine.decision_function(bag).argmax()] for bag in positive]
+    np.testing.assert_array_equal(before, witnesses)
+    expected = [machine.decision_function(bag).max() for bag in bags]
+    np.testing.assert_allclose(model.decision_function(bags), expected, atol=1e-9)
+    assert not MISVM(kernel=kernel, gamma=0.3, max_iter=1).fit(bags, y).converged_

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import config
 
 from offprint.methods.bags.ragged import (
     BagIndex,
@@ -82,6 +83,22 @@ def test_container_gives_back_the_bags_it_was_made_of(sizes, random):
     taken = ragged.take(chosen)
     assert all(torch.equal(a, bags[i]) for a, i in zip(taken, chosen, strict=True))
     assert taken.ids.tolist() == [place for place, i in enumerate(chosen) for _ in range(sizes[i])]
+
+
+def test_bags_counted_from_the_end_are_taken_from_there():
+    ragged = RaggedBags(rows(8), torch.tensor([0, 3, 4, 8]))
+    taken = ragged.take([-1, -3, 1])
+    assert all(torch.equal(a, ragged[i]) for a, i in zip(taken, (2, 0, 1), strict=True))
+    assert ragged.take(range(2)).n_bags == 2
+    assert ragged.take([]).n_bags == 0
+
+
+def test_rows_of_a_data_frame_are_grouped_by_a_column():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"bag": ["b", "a", "b"], "x": [1.0, 2.0, 3.0]})
+    values = torch.as_tensor(frame["x"].to_numpy())
+    for names in (frame["bag"], frame["bag"].astype("category"), frame["bag"].astype("string")):
+        assert [bag.tolist() for bag in RaggedBags.from_ids(values, names)] == [[2.0], [1.0, 3.0]]
 
 
 def test_bags_are_views():
@@ -175,6 +192,11 @@ def test_folds_keep_bags_whole_and_in_order_whatever_the_splitter():
         (lambda: BagIndex.of([0.5, 1.5]), TypeError, "bag_ids"),
         (lambda: BagIndex.of([[0, 1]]), ValueError, "bag_ids"),
         (lambda: RaggedBags(rows(3), torch.tensor([0, 3]))[1], IndexError, "bag"),
+        (lambda: RaggedBags(rows(3), torch.tensor([0, 3])).take([1]), IndexError, "bags must be in"),
+        (lambda: RaggedBags(rows(3), torch.tensor([0, 3])).take([-2]), IndexError, "bags must be in"),
+        (lambda: RaggedBags(rows(3), torch.tensor([0, 3])).take(torch.tensor([True])), TypeError, "bags"),
+        (lambda: RaggedBags(rows(3), torch.tensor([0, 3])).take([0.5]), TypeError, "bags"),
+        (lambda: RaggedBags.from_list([rows(3).numpy()]), TypeError, "bags"),
         (lambda: segment_sum(rows(3), torch.tensor([0, 1]), 2), (ValueError, TypeError), "segment_ids"),
         (lambda: segment_sum(rows(2), torch.tensor([0, 2]), 2), ValueError, "segment_ids"),
         (lambda: segment_sum(rows(2), torch.tensor([0, -1]), 2), ValueError, "segment_ids"),
@@ -184,6 +206,7 @@ def test_folds_keep_bags_whole_and_in_order_whatever_the_splitter():
         (lambda: segment_sum(rows(2), torch.tensor([0, 1]), 0), ValueError, "n_segments"),
     ],
 )
-def test_bad_input_is_named(make, error, named):
+def test_bad_input_is_named(make, error, named, monkeypatch):
+    monkeypatch.setitem(config.__dict__, "jaxtyping_disable", True)  # as it is for users
     with pytest.raises(error, match=named):
         make()

@@ -67,6 +67,7 @@ def test_sets_of_unequal_size_are_encoded_each_by_itself():
     ("call", "error", "named"),
     [
         (lambda: Wormhole(lambda x: x), TypeError, "encoder"),
+        (lambda: Wormhole(nn.Linear(2, 2)), TypeError, "encoder must have in_features and latent_features"),
         (lambda: Wormhole(MeanPoolEncoder(2, 4), 1), ValueError, "n_decoded"),
         (lambda: Wormhole(MeanPoolEncoder(2, 4), blur=0.0), ValueError, "blur"),
         (lambda: Wormhole(MeanPoolEncoder(2, 4)).fit(torch.zeros(1, 5, 2)), ValueError, "sets"),

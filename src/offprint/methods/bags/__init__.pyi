@@ -54,7 +54,6 @@ from .inset_search import search_subsets as search_subsets
 from .inset_utility import SetUtility as SetUtility
 from .lcm import CommutativeGRU as CommutativeGRU
 from .lcm import LCMAggregation as LCMAggregation
-from .lcm import SetAggregation as SetAggregation
 from .lcm import commutative as commutative
 from .lcm import permutation_gap as permutation_gap
 from .lcm_aggregators import GRUAggregation as GRUAggregation
@@ -68,6 +67,7 @@ from .lcm_fold import associative_scan as associative_scan
 from .lcm_fold import tree_fold as tree_fold
 from .lcm_graph import LCMConv as LCMConv
 from .lcm_graph import to_geometric as to_geometric
+from .lcm_sets import SetAggregation as SetAggregation
 from .llp_bp import LLPBeliefPropagation as LLPBeliefPropagation
 from .llp_bp_bags import make_bags as make_bags
 from .llp_bp_bags import proportions_from as proportions_from

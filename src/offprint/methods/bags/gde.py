@@ -129,7 +129,8 @@ class GDE(Standardised):
             ``False`` the same points are encoded and matched, as in the paper. Halves of a few dozen points tell
             little: there compare both on held-out sets.
         n_points : int, optional
-            Points drawn from each set at each step, at least 2; by default the size of the smallest set.
+            Points drawn from each set at each step, at least 2; by default the size of the smallest set. A set that has
+            fewer repeats its own, with ``split`` each half its own half.
         mixer : DirichletMixer, optional
             Replaces each batch by mixtures of its sets; without weights and conditions only.
         weights : tensor or list of tensors, optional
@@ -148,6 +149,8 @@ class GDE(Standardised):
         bags = as_bags(sets)
         if mixer is not None and not (weights is None and conditions is None):
             raise ValueError("mixer must be None where weights or conditions are given")
+        if mixer is not None and len(bags) < mixer.n_sources:
+            raise ValueError(f"sets must be at least as many as the mixer mixes, {mixer.n_sources}; got {len(bags)}")
         if conditions is not None:
             _check_conditions(conditions, len(bags))
         shares = None if weights is None else flat_weights(weights, bags).to(self.shift)
@@ -161,9 +164,10 @@ class GDE(Standardised):
 
         def loss(model: GDE, chosen: Int[Tensor, " batch"]) -> Tensor:
             if mixer is None:
-                drawn = draw_points(standard, chosen, n_points, source, shares)
-            else:
-                drawn = mixer.mix(standard.take(chosen), len(chosen), n_points, generator=source)
+                drawn = draw_points(standard, chosen, n_points, source, shares, halves=split)
+            else:  # a last batch too short to mix is made of all sets
+                among = standard.take(chosen) if len(chosen) >= mixer.n_sources else standard
+                drawn = mixer.mix(among, len(chosen), n_points, generator=source)
             half = n_points // 2
             shown, matched = (drawn[:, :half], drawn[:, half:]) if split else (drawn, drawn)
             told = _told(model.encoder(shown), None if conditions is None else conditions.to(chosen.device)[chosen])
@@ -223,13 +227,22 @@ class GDE(Standardised):
         return self.sample(self.encode([points])[0], n, conditions=condition, seed=seed)
 
     def interpolate(
-        self, z0: Float[Tensor, " latent"], z1: Float[Tensor, " latent"], n_steps: int, n: int, *, seed: int = 0
+        self,
+        z0: Float[Tensor, " latent"],
+        z1: Float[Tensor, " latent"],
+        n_steps: int,
+        n: int,
+        *,
+        condition: Float[Tensor, " conditions"] | None = None,
+        seed: int = 0,
     ) -> Float[Tensor, "steps n features"]:
         """Generate ``n`` points at ``n_steps`` places on the straight line between two vectors, ends included."""
+        check_sizes(n_steps=n_steps)
         if z0.shape != z1.shape or z0.ndim != 1:
             raise ValueError(f"z0 and z1 must be vectors of one length; got {tuple(z0.shape)} and {tuple(z1.shape)}")
         t = torch.linspace(0, 1, n_steps, dtype=z0.dtype, device=z0.device)[:, None]
-        return self.sample((1 - t) * z0 + t * z1, n, seed=seed)
+        told = None if condition is None else condition.expand(n_steps, *condition.shape)
+        return self.sample((1 - t) * z0 + t * z1, n, conditions=told, seed=seed)
 
     def distance(self, sets_a: Sets, sets_b: Sets) -> Float[Tensor, " sets"]:
         """Return the distance between the vectors of each set and its partner: unitless, see :meth:`calibrate`."""
@@ -242,6 +255,8 @@ class GDE(Standardised):
     def calibrate(self, sets_a: Sets, sets_b: Sets) -> float:
         """Return the factor from latent distances to W₂, by least squares against Gaussians fitted to the sets."""
         found = self.distance(sets_a, sets_b)
+        if not bool((found > 0).any()):
+            raise ValueError("sets_a and sets_b must differ: all pairs are at distance 0")
         wanted = gaussian_w2(*fitted_gaussians(sets_a), *fitted_gaussians(sets_b)).to(found)
         return float((found * wanted).sum() / found.square().sum())
 

@@ -32,6 +32,7 @@ class _SetEncoder(nn.Module):
         """Encode sets of equal size, of shape (sets, points, in_features); a weight of 2 counts as two such points."""
         if x.ndim != 3 or x.shape[2] != self.in_features or x.shape[1] == 0:
             raise ValueError(f"x must have shape (sets, points, {self.in_features}); got {tuple(x.shape)}")
+        check_float("x", x)
         if weights is None:
             return self.encode(x, None)
         check_float("weights", weights)

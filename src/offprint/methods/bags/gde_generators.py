@@ -46,6 +46,7 @@ class _Generator(nn.Module):
 
     def _checked(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the latent vector of each point."""
+        check_float("x", x)
         if x.ndim != 3 or x.shape[2] != self.features:
             raise ValueError(f"x must have shape (sets, points, {self.features}); got {tuple(x.shape)}")
         if z.shape != (len(x), self.latent_features):
@@ -239,6 +240,8 @@ class CVAEGenerator(_Generator):
         Width, at least 1.
     kl_weight : float
         Weight β of the divergence from the standard normal, at least 0.
+    n_warmup : int
+        Training steps over which β rises to that from 0, at least 0: annealing keeps the code from being ignored.
     n_layers : int
         Linear layers of each half, at least 2.
     generator : torch.Generator or int, optional
@@ -247,7 +250,7 @@ class CVAEGenerator(_Generator):
     Raises
     ------
     ValueError
-        If a size is out of range, kl_weight is negative, or shapes given do not fit.
+        If a size is out of range, kl_weight or n_warmup is negative, or shapes given do not fit.
 
     Notes
     -----
@@ -274,13 +277,17 @@ class CVAEGenerator(_Generator):
         kl_weight: float = 1.0,
         n_layers: int = 3,
         *,
+        n_warmup: int = 0,
         generator: torch.Generator | int | None = None,
     ) -> None:
         super().__init__(features, latent_features)
         check_sizes(hidden_features=hidden_features, n_layers=n_layers)
         if not 0 <= kl_weight < float("inf"):
             raise ValueError(f"kl_weight must be at least 0 and finite; got {kl_weight}")
-        self.kl_weight = kl_weight
+        if isinstance(n_warmup, bool) or not isinstance(n_warmup, int) or n_warmup < 0:
+            raise ValueError(f"n_warmup must be an integer of at least 0; got {n_warmup!r}")
+        self.kl_weight, self.n_warmup = kl_weight, n_warmup
+        self.register_buffer("n_trained", torch.zeros((), dtype=torch.int64))
         with seeded(generator):
             hidden = [hidden_features] * (n_layers - 1)
             width = features + latent_features
@@ -289,14 +296,27 @@ class CVAEGenerator(_Generator):
             start_for_selu(self)
 
     def loss(self, x: Float[Tensor, "sets points features"], z: Float[Tensor, "sets latent"]) -> Float[Tensor, ""]:
-        """Return the mean squared error of points decoded, plus the weighted divergence, a mean over coordinates."""
+        """Return the mean squared error of points decoded, plus the weighted divergence, a mean over coordinates.
+
+        Each call in training mode counts as a step of the warm-up.
+        """
         told = self._checked(x, z)
         mean, log_variance = self.encoder(torch.cat([x, told], 2)).chunk(2, 2)
         code = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         error = (self.decoder(torch.cat([code, told], 2)) - x).square().mean()
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
-        total: Tensor = error + self.kl_weight * divergence
+        total: Tensor = error + self._weight() * divergence
         return total
+
+    def _weight(self) -> float:
+        """Return β at this step, and count it where the model is being trained."""
+        if self.n_warmup == 0:
+            return self.kl_weight
+        counted = self.get_buffer("n_trained")
+        share = min(1.0, int(counted) / self.n_warmup)
+        if self.training:
+            counted += 1
+        return share * self.kl_weight
 
     def _draw(self, z: Tensor, n: int) -> Tensor:
         code = torch.randn(len(z), n, self.features, dtype=z.dtype, device=z.device)

@@ -16,6 +16,8 @@ from offprint.models.randomness import as_generator
 Sets = Float[Tensor, "sets points features"] | Sequence[Float[Tensor, "_ features"]] | RaggedBags
 Weights = Float[Tensor, "sets points"] | Sequence[Float[Tensor, " _"]]
 """What each point of each set weighs, in the form of the sets."""
+LARGEST = 2**22
+"""Numbers held at a time in sums of products."""
 
 
 class Standardised(nn.Module):
@@ -35,6 +37,8 @@ class Standardised(nn.Module):
         """Take both numbers from the training sets."""
         self.shift = bags.values.mean().to(self.shift)
         self.scale = bags.values.std().clamp(min=1e-12).to(self.scale)
+        if not bool(self.shift.isfinite() & self.scale.isfinite()):
+            raise ValueError(f"sets must have a spread within the range of {self.scale.dtype}; scale them down")
 
     def _standard(self, bags: RaggedBags) -> RaggedBags:
         """Return the sets as the networks see them: about zero, near unit scale, of their dtype and on their device."""
@@ -167,8 +171,12 @@ def fitted_gaussians(sets: Sets) -> tuple[Float[Tensor, "sets features"], Float[
     values, ids, sizes = bags.values, bags.ids, bags.sizes.to(bags.values)
     means = values.new_zeros(len(bags), values.shape[1]).index_add(0, ids, values) / sizes[:, None]
     centred = values - means[ids]
-    products = centred[:, :, None] * centred[:, None, :]
-    return means, products.new_zeros(len(bags), *products.shape[1:]).index_add(0, ids, products) / sizes[:, None, None]
+    sums = values.new_zeros(len(bags), values.shape[1], values.shape[1])
+    # Some rows at a time: a square of numbers for each of very many would fill the memory.
+    n_rows = max(1, LARGEST // values.shape[1] ** 2)
+    for part, of in zip(torch.split(centred, n_rows), torch.split(ids, n_rows), strict=True):
+        sums = sums.index_add(0, of, part[:, :, None] * part[:, None, :])
+    return means, sums / sizes[:, None, None]
 
 
 def draw_points(
@@ -177,6 +185,8 @@ def draw_points(
     n_points: int,
     generator: torch.Generator,
     weights: Float[Tensor, " n"] | None = None,
+    *,
+    halves: bool = False,
 ) -> Float[Tensor, "batch points features"]:
     """Draw points of the chosen sets in a random order: without replacement where a set has enough.
 
@@ -193,6 +203,8 @@ def draw_points(
     weights : tensor, shape (n,), optional
         Of each point. Each half of the points drawn is then drawn again, with replacement, as often as its points
         weigh: the two halves still share no point.
+    halves : bool
+        Keep the two halves of the points drawn apart where a set is too small, too: each repeats points of its own.
 
     Returns
     -------
@@ -212,13 +224,17 @@ def draw_points(
     absent = torch.arange(widest, device=keys.device) >= sizes
     # Points in a random order; where a set is too small, its order repeats.
     order = keys.masked_fill(absent, 2.0).argsort(1)
-    places = torch.arange(n_points, device=keys.device) % sizes
+    place, half = torch.arange(n_points, device=keys.device), n_points // 2
+    places = place % sizes
+    if halves:
+        own = sizes // 2
+        apart = torch.where(place < half, place % own.clamp(min=1), own + (place - half) % (sizes - own))
+        places = torch.where(sizes < n_points, apart, places)
     rows = taken.offsets[:-1, None] + order.gather(1, places)
     if weights is None:
         return taken.values[rows]
     # Weights of 0 are drawn only where a half holds nothing else.
     of_rows = RaggedBags(weights, bags.offsets).take(chosen).values[rows].clamp(min=1e-30)
-    half = n_points // 2
     again = [
         part.gather(1, torch.multinomial(share, part.shape[1], replacement=True, generator=generator))
         for part, share in ((rows[:, :half], of_rows[:, :half]), (rows[:, half:], of_rows[:, half:]))

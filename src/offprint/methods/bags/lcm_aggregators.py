@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import SetAggregation, in_random_order
+from offprint.methods.bags.lcm_sets import SetAggregation, in_random_order
 from offprint.methods.bags.pooling import AttentionPooling
 from offprint.methods.bags.ragged import RaggedBags
 from offprint.models.batches import check_sizes
@@ -229,7 +229,7 @@ class GRUAggregation(SetAggregation):
         sets = self.grouped(x, index)
         if len(sets.values) == 0:
             raise ValueError("x must hold at least one element to draw states from")
-        with seeded(generator):
+        with seeded(generator, x.device):
             with torch.no_grad():
                 reached = self._read(in_random_order(sets).take(sets.sizes.nonzero()[:, 0]))[0]
             state = torch.cat([reached, torch.zeros_like(reached[:1])])[torch.randint(len(reached) + 1, (n_triples,))]

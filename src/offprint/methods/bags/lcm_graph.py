@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import LCMAggregation, SetAggregation
+from offprint.methods.bags.lcm import LCMAggregation
+from offprint.methods.bags.lcm_sets import SetAggregation
 from offprint.models.batches import check_sizes
 from offprint.models.randomness import as_generator, seeded
 
@@ -159,5 +160,9 @@ def to_geometric(aggregation: SetAggregation) -> Any:
         ) -> Any:
             # Edges of a layer are not always sorted, and then come with an index only: so does everything here.
             return self.aggregation(x, index, ptr if index is None else None, dim_size, dim, max_num_elements)
+
+        def __reduce__(self) -> tuple[Any, tuple[SetAggregation]]:
+            # A class that is made when PyTorch Geometric is there has no name to be found by.
+            return to_geometric, (self.aggregation,)
 
     return GeometricAggregation()

@@ -73,11 +73,15 @@ class RaggedBags:
 
         Raises
         ------
+        TypeError
+            If a bag is no tensor.
         ValueError
             If there is no bag, or their trailing shapes differ.
         """
         if len(bags) == 0:
             raise ValueError("bags must hold at least one bag; got an empty list")
+        for bag in bags:
+            _check_tensor("bags", bag)
         if any(bag.ndim == 0 or bag.shape[1:] != bags[0].shape[1:] for bag in bags):
             raise ValueError(f"bags must share their trailing shape; got {sorted({tuple(bag.shape) for bag in bags})}")
         sizes = torch.tensor([len(bag) for bag in bags], device=bags[0].device)
@@ -185,8 +189,23 @@ class RaggedBags:
         return iter(torch.split(self.values, self.sizes.tolist()))
 
     def take(self, bags: Int[Tensor, " chosen"] | Sequence[int]) -> RaggedBags:
-        """Return the chosen bags in the order asked for, for example those of a batch."""
-        chosen = torch.as_tensor(bags, dtype=torch.int64, device=self.offsets.device)
+        """Return the chosen bags in the order asked for, for example those of a batch; -1 is the last one.
+
+        Raises
+        ------
+        TypeError
+            If bags are no integers: a mask is to be given as ``mask.nonzero()[:, 0]``.
+        IndexError
+            If there is no such bag.
+        """
+        chosen = torch.as_tensor(bags, device=self.offsets.device)
+        if chosen.ndim != 1 or (len(chosen) and (chosen.is_floating_point() or chosen.dtype == torch.bool)):
+            raise TypeError(f"bags must be a vector of integers; got {chosen.dtype} of shape {tuple(chosen.shape)}")
+        chosen = chosen.long()
+        if bool(((chosen < -self.n_bags) | (chosen >= self.n_bags)).any()):
+            given = f"numbers from {int(chosen.min())} to {int(chosen.max())}"
+            raise IndexError(f"bags must be in [0, {self.n_bags}); got {given}")
+        chosen = torch.where(chosen < 0, chosen + self.n_bags, chosen)
         sizes = self.sizes[chosen]
         offsets = _offsets(sizes)
         # Row i of the answer lies as far behind its bag's start here as it does there.

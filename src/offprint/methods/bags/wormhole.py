@@ -43,7 +43,7 @@ class Wormhole(Standardised):
     Raises
     ------
     TypeError
-        If ``encoder`` is no module.
+        If ``encoder`` is no module, or does not tell its widths.
     ValueError
         If a size is out of range.
 
@@ -78,6 +78,8 @@ class Wormhole(Standardised):
         super().__init__()
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder must be a torch.nn.Module; got {type(encoder).__name__}")
+        if not (hasattr(encoder, "in_features") and hasattr(encoder, "latent_features")):
+            raise TypeError(f"encoder must have in_features and latent_features; {type(encoder).__name__} lacks them")
         check_sizes(n_decoded=n_decoded, hidden_features=hidden_features)
         if n_decoded < 2:
             raise ValueError(f"n_decoded must be at least 2; got {n_decoded}")

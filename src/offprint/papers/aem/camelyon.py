@@ -15,7 +15,7 @@ from torch import nn
 from offprint.data.files import roots
 from offprint.methods.bags.aem import GatedABMIL, MeanMIL, MILClassifier, PackedH5Dataset, SlideDataset
 from offprint.methods.bags.aem.classifier import score
-from offprint.methods.bags.aem.features import SlideSubset
+from offprint.methods.bags.aem.slides import SlideSubset
 from offprint.papers.aem.trainings import Scores, chosen_by_validation
 from offprint.papers.run import Run
 

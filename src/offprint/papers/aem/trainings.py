@@ -43,7 +43,7 @@ class Setting:
     def of(cls, run: Run) -> Setting:
         """Return that of a run's scale."""
         return run.pick(
-            smoke=cls((20, 40), 2, 20, 10, 20),
+            smoke=cls((8, 16), 1, 8, 6, 8),
             quick=cls((50, 150), 8),
             full=cls((80, 220), 10),
             paper=cls((200, 600), 50, batch_size=1),

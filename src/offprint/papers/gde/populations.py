@@ -55,10 +55,15 @@ def pairs(n: int, n_pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, n
 
 def plug_in(means: Float[Tensor, "sets d"], covariances: Float[Tensor, "sets d d"]) -> Float[Tensor, "sets entries"]:
     """Return mean and symmetric covariance root of each Gaussian as one vector, off-diagonal entries once."""
-    values, vectors = torch.linalg.eigh(covariances)
-    roots = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
     rows, columns = torch.triu_indices(*covariances.shape[1:])
-    return torch.cat([means, roots[:, rows, columns]], 1)
+    return torch.cat([means, covariance_roots(covariances)[:, rows, columns]], 1)
+
+
+def covariance_roots(covariances: Float[Tensor, "sets d d"]) -> Float[Tensor, "sets d d"]:
+    """Return the symmetric root of each covariance."""
+    values, vectors = torch.linalg.eigh(covariances)
+    roots: Tensor = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
+    return roots
 
 
 def simplex_grid(steps: int = 9) -> Float[Tensor, "points 3"]:

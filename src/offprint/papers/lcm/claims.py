@@ -13,8 +13,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import LCMAggregation, SetAggregation
+from offprint.methods.bags.lcm import LCMAggregation
 from offprint.methods.bags.lcm_aggregators import GRUAggregation
+from offprint.methods.bags.lcm_sets import SetAggregation
 from offprint.models.evaluation import accuracy, cross_entropy
 from offprint.models.training import train
 from offprint.papers.figure import Panel, Series

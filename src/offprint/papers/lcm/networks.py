@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import SetAggregation
 from offprint.methods.bags.lcm_graph import LCMConv
+from offprint.methods.bags.lcm_sets import SetAggregation
 from offprint.methods.bags.ragged import segment_max, segment_mean
 from offprint.models.mlp import MLP
 

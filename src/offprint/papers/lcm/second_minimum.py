@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from offprint.methods.bags.lcm import LCMAggregation, SetAggregation, permutation_gap
+from offprint.methods.bags.lcm import LCMAggregation, permutation_gap
 from offprint.methods.bags.lcm_aggregators import GRUAggregation, PNAAggregation, ReduceAggregation
+from offprint.methods.bags.lcm_sets import SetAggregation
 from offprint.models.mlp import MLP
 from offprint.models.training import train
 

@@ -9,8 +9,9 @@ from typing import Any
 from offprint.methods.bags.mil_unit_tests.classical import NSK, SIL, STK, MiSVM
 from offprint.methods.bags.mil_unit_tests.generators import BagDataset, make_single_concept
 from offprint.methods.bags.mil_unit_tests.models import AttentionMIL, GraphMIL, HopfieldMIL, MINet, TransformerMIL
+from offprint.methods.bags.mil_unit_tests.report import UnitTestRow
 from offprint.methods.bags.mil_unit_tests.respecting import MonotoneMIL, miNet
-from offprint.methods.bags.mil_unit_tests.suite import MAKERS, UnitTestRow, run_unit_test
+from offprint.methods.bags.mil_unit_tests.suite import MAKERS, run_unit_test
 from offprint.papers.figure import HeatMap, Level, Panel, Series
 from offprint.papers.run import Measurement, Run, measures
 

@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from offprint.methods.bags.aem.entropy import Kind, Schedule
-from offprint.methods.bags.aem.features import SlideDataset
 from offprint.methods.bags.aem.loss import AEMLoss
 from offprint.methods.bags.aem.output import MILOutput
+from offprint.methods.bags.aem.slides import SlideDataset
 from offprint.methods.bags.aem.sources import Bags, BagSource, Labels, labels_of, subsampled
 from offprint.methods.bags.ragged import RaggedBags
 from offprint.models.batches import check_count

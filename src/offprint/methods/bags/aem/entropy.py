@@ -228,6 +228,8 @@ class EntropyPenalty:
             raise ValueError(f"kind must be 'entropy' or 'kl'; got {self.kind!r}")
         if self.floor is not None and not (math.isfinite(self.floor) and self.floor > 0):
             raise ValueError(f"floor must be positive and finite; got {self.floor}")
+        if self.floor is not None and self.normalize and self.floor > 1:
+            raise ValueError(f"floor must be at most 1 with normalize=True, a share of the largest; got {self.floor}")
         if self.kind == "kl" and (self.normalize or self.floor is not None):
             raise ValueError("normalize and floor are of kind 'entropy'; got them with kind 'kl'")
 

@@ -4,180 +4,21 @@ from __future__ import annotations
 
 import csv
 import importlib
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
+
+from offprint.methods.bags.aem.slides import SlideDataset
 
 SHOWN = 5
 SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True, eq=False)
-class Slide:
-    """One slide as read.
-
-    Parameters
-    ----------
-    slide_id : str
-        Its name.
-    label : int
-        Its class.
-    features : float32 tensor, shape (n, features)
-        One row per patch.
-    coords : int64 tensor, shape (n, 2), optional
-        Upper left corners of the patches, in pixels of the highest resolution; where the file has them.
-    """
-
-    slide_id: str
-    label: int
-    features: Float[Tensor, "n features"]
-    coords: Int[Tensor, "n 2"] | None = None
-
-
-class SlideDataset:
-    """Labelled slides, each read when it is asked for and held by nobody afterwards.
-
-    Subclasses define ``read(slide_id)``.
-
-    Parameters
-    ----------
-    labels : mapping of str to int
-        The class of each slide, in order.
-    cases : mapping of str to str
-        The patient of each slide.
-    max_instances : int, optional
-        Keep a random choice of so many patches of a slide, the same each time.
-    seed : int
-        Of that choice.
-    """
-
-    def __init__(
-        self,
-        labels: Mapping[str, int],
-        cases: Mapping[str, str],
-        max_instances: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        if not labels:
-            raise ValueError("there must be at least one slide; got none")
-        if max_instances is not None and max_instances < 1:
-            raise ValueError(f"max_instances must be at least 1; got {max_instances}")
-        self.slide_ids = list(labels)
-        self.labels = list(labels.values())
-        self.cases = [cases[slide_id] for slide_id in self.slide_ids]
-        self.max_instances, self.seed = max_instances, seed
-        self._first: tuple[str, int] | None = None
-
-    def __len__(self) -> int:
-        return len(self.slide_ids)
-
-    def __getitem__(self, index: int) -> Slide:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index must be in [0, {len(self)}); got {index}")
-        index %= len(self)
-        slide_id = self.slide_ids[index]
-        features, coords = self.read(slide_id)
-        self._check(slide_id, features, coords)
-        if self.max_instances is not None and len(features) > self.max_instances:
-            kept = np.random.default_rng([self.seed, index]).choice(len(features), self.max_instances, replace=False)
-            kept.sort()
-            features, coords = features[kept], None if coords is None else coords[kept]
-        return Slide(slide_id, self.labels[index], features.float(), coords)
-
-    def __iter__(self) -> Iterator[Slide]:
-        return (self[index] for index in range(len(self)))
-
-    @property
-    def width(self) -> int:
-        """Length of a row of features; reads the first slide unless one was read before."""
-        if self._first is None:
-            self[0]
-        assert self._first is not None  # reading sets it
-        return self._first[1]
-
-    def read(self, slide_id: str) -> tuple[Shaped[Tensor, "..."], Int[Tensor, "..."] | None]:
-        """Return features and, where there are, coordinates of a slide as they lie in its file."""
-        raise NotImplementedError
-
-    def split_by_case(self, share: float = 0.1, seed: int = 0) -> tuple[SlideSubset, SlideSubset]:
-        """Hold out a random share of the patients with all of their slides.
-
-        Parameters
-        ----------
-        share : float
-            In (0, 1); at least one patient is held out and one kept.
-        seed : int
-            Of the choice.
-
-        Returns
-        -------
-        kept, held_out : SlideSubset
-
-        Raises
-        ------
-        ValueError
-            If the share is out of range, or there is one patient only.
-        """
-        if not 0 < share < 1:
-            raise ValueError(f"share must be in (0, 1); got {share}")
-        cases = sorted(set(self.cases))
-        if len(cases) < 2:
-            raise ValueError(f"there must be at least two patients to split; all slides are of {cases[0]!r}")
-        n_held_out = min(max(1, round(share * len(cases))), len(cases) - 1)
-        held_out = set(np.random.default_rng(seed).permutation(cases)[:n_held_out].tolist())
-        first = [index for index, case in enumerate(self.cases) if case not in held_out]
-        second = [index for index, case in enumerate(self.cases) if case in held_out]
-        return SlideSubset(self, first), SlideSubset(self, second)
-
-    def _check(self, slide_id: str, features: Tensor, coords: Tensor | None) -> None:
-        if features.ndim != 2 or len(features) == 0 or not features.is_floating_point():
-            raise ValueError(
-                f"features of slide {slide_id} must be floating-point numbers of shape (n, features), n at least 1; "
-                f"got {features.dtype} of shape {tuple(features.shape)}"
-            )
-        if not bool(torch.isfinite(features).all()):
-            raise ValueError(f"features of slide {slide_id} must be finite; they hold NaN or infinity")
-        if coords is not None and tuple(coords.shape) != (len(features), 2):
-            raise ValueError(f"coords of slide {slide_id} must be {(len(features), 2)}; got {tuple(coords.shape)}")
-        if self._first is None:
-            self._first = slide_id, features.shape[1]
-        if features.shape[1] != self._first[1]:
-            raise ValueError(
-                f"slides must have features of one width; slide {slide_id} has {features.shape[1]}, slide "
-                f"{self._first[0]} has {self._first[1]}"
-            )
-
-
-class SlideSubset(SlideDataset):
-    """Some slides of a dataset, read through it.
-
-    Parameters
-    ----------
-    whole : SlideDataset
-        The dataset.
-    indices : sequence of int
-        Which of its slides.
-    """
-
-    def __init__(self, whole: SlideDataset, indices: Sequence[int]) -> None:
-        chosen = {whole.slide_ids[index]: whole.labels[index] for index in indices}
-        super().__init__(chosen, dict(zip(whole.slide_ids, whole.cases, strict=True)))
-        self.whole, self.indices = whole, list(indices)
-
-    def __getitem__(self, index: int) -> Slide:
-        slide = self.whole[self.indices[index]]
-        self._first = (slide.slide_id, slide.features.shape[1])
-        return slide
-
-    def read(self, slide_id: str) -> tuple[Shaped[Tensor, "..."], Int[Tensor, "..."] | None]:
-        """Return features and coordinates of a slide as they lie in its file."""
-        return self.whole.read(slide_id)
+COLUMNS = ("case_id", "slide_id", "label")
 
 
 class CLAMFeatureDataset(SlideDataset):
@@ -208,9 +49,9 @@ class CLAMFeatureDataset(SlideDataset):
     Raises
     ------
     ValueError
-        If a table lacks a column, a label is not in ``label_map``, a slide of the split is not in the table, or a
-        patient is in several splits; on reading, if a slide is empty, not finite or of another width than the first
-        one read, named.
+        If a table lacks a column or has rows of a slide that differ, a label is not in ``label_map``, a slide of the
+        split is not in the table, or a patient is in several splits; on reading, if a slide is empty, not finite or of
+        another width than the first one read, named.
     FileNotFoundError
         If files of slides are missing; the first five are listed.
     ImportError
@@ -218,8 +59,9 @@ class CLAMFeatureDataset(SlideDataset):
 
     Notes
     -----
-    Nothing is read before it is asked for, and nothing is kept: the memory is that of one slide. Tensors are read with
-    ``weights_only=True``, so that a file cannot run code.
+    Nothing is read before it is asked for, and nothing is kept: the memory is that of one slide, and files are mapped
+    into it where their layout allows, so that of a slide with many patches only those that ``max_instances`` keeps are
+    read. Tensors are read with ``weights_only=True``, so that a file cannot run code.
 
     Examples
     --------
@@ -256,7 +98,7 @@ class CLAMFeatureDataset(SlideDataset):
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
         self.root, self.source = Path(root), source
-        rows = {row["slide_id"]: row for row in _table(Path(table), ("case_id", "slide_id", "label"))}
+        rows = _by_slide(Path(table))
         cases = {slide_id: row["case_id"] for slide_id, row in rows.items()}
         chosen = list(rows)
         if split_table is not None:
@@ -277,9 +119,11 @@ class CLAMFeatureDataset(SlideDataset):
     def read(self, slide_id: str) -> tuple[Shaped[Tensor, "..."], Int[Tensor, "..."] | None]:
         """Return features and, from "h5" files, coordinates of a slide."""
         if self.source == "pt":
-            found = torch.load(self._path(slide_id), map_location="cpu", weights_only=True)
+            path = self._path(slide_id)
+            # Files that torch wrote before it wrote archives cannot be mapped into memory.
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
             if not isinstance(found, Tensor):
-                raise ValueError(f"{self._path(slide_id)} must hold a tensor; got {type(found).__name__}")
+                raise ValueError(f"{path} must hold a tensor; got {type(found).__name__}")
             return found, None
         with _h5py().File(self._path(slide_id), "r") as file:
             return _from_group(file, "features", slide_id)
@@ -318,7 +162,9 @@ class PackedH5Dataset(SlideDataset):
     Notes
     -----
     Names and labels are read at once, features when they are asked for, and then cast to float32: the memory is that of
-    one slide. The file is opened anew for each slide, so that workers of a DataLoader do not share it.
+    one slide. Features that are stored in one piece, neither chunked nor compressed, are mapped into memory, so that of
+    a slide with many patches only those that ``max_instances`` keeps are read. The file is opened anew for each slide,
+    so that workers of a DataLoader do not share it.
 
     Examples
     --------
@@ -377,7 +223,17 @@ def _from_group(group: Any, name: str, slide_id: str) -> tuple[Tensor, Tensor | 
     if name not in group:
         raise ValueError(f"slide {slide_id} must have a dataset {name}; it has {', '.join(group) or 'none'}")
     coords = torch.from_numpy(group["coords"][:].astype(np.int64)) if "coords" in group else None
-    return torch.from_numpy(group[name][:]), coords
+    return torch.from_numpy(_rows(group[name])), coords
+
+
+def _rows(dataset: Any) -> Shaped[np.ndarray, "..."]:
+    """Map a dataset that lies in the file in one piece into memory, and read any other."""
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.external is not None or not dataset.dtype.isnative:
+        rows: Shaped[np.ndarray, "..."] = dataset.astype(dataset.dtype.newbyteorder("="))[:]
+        return rows
+    # Copy on write: nobody can change the file through it.
+    return np.memmap(dataset.file.filename, dataset.dtype, "c", offset, dataset.shape)
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -387,6 +243,18 @@ def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         if missing:
             raise ValueError(f"{path} must have the columns {', '.join(columns)}; it lacks {', '.join(missing)}")
         return list(reader)
+
+
+def _by_slide(path: Path) -> dict[str, dict[str, str]]:
+    """Return the row of each slide; a slide may be named twice where both rows say the same of it."""
+    found: dict[str, dict[str, str]] = {}
+    for row in _table(path, COLUMNS):
+        first = found.setdefault(row["slide_id"], row)
+        if any(first[column] != row[column] for column in COLUMNS):
+            raise ValueError(
+                f"{path} must say one thing of each slide; it has two rows of {row['slide_id']} that differ"
+            )
+    return found
 
 
 def _splits(path: Path, rows: Mapping[str, Any]) -> dict[str, list[str]]:

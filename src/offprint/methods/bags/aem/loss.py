@@ -77,7 +77,10 @@ class AEMLoss(nn.Module):
     ------
     ValueError
         If a number is out of range, or a choice unknown; on a call, if the model has no attention, its attention is
-        given as probabilities, numbers of bags and targets differ, or weights are not those of the model's classes.
+        given as probabilities or in another shape, numbers of bags and targets differ, or weights are not those of the
+        model's classes.
+    TypeError
+        On a call, if the output is neither a ``MILOutput`` nor a pair.
 
     Notes
     -----
@@ -137,8 +140,7 @@ class AEMLoss(nn.Module):
         epoch : float
             From 0, for the weight.
         """
-        if isinstance(output, tuple):
-            output = MILOutput(*output)
+        output = _as_output(output)
         if target.shape != output.logits.shape[:1]:
             raise ValueError(f"target must hold one class per bag, {len(output.logits)}; got {tuple(target.shape)}")
         ce = output.classification_loss(self.base, target)
@@ -340,6 +342,22 @@ class AEMRegularizer:
             f"dim must say along which dimension of {tuple(logits.shape)} instances lie: -2 for (n, heads), -1 for "
             "(heads, n)"
         )
+
+
+def _as_output(output: Any) -> MILOutput:
+    """Return what a model of one's own gave in the form of ours; refuse what is not of one shape or the other."""
+    if isinstance(output, tuple) and len(output) == 2:
+        output = MILOutput(*output)
+    if not isinstance(output, MILOutput):
+        given = f"a tuple of {len(output)}" if isinstance(output, tuple) else type(output).__name__
+        raise TypeError(f"output must be a MILOutput, or a pair of logits and attention logits; got {given}")
+    for logits in (output.attention_logits, *output.stages):
+        if logits is not None and (logits.ndim != 3 or len(logits) != len(output.logits)):
+            raise ValueError(
+                f"output must have attention logits of shape ({len(output.logits)}, rows, n), one row of attention or "
+                f"more per bag; got {tuple(logits.shape)}"
+            )
+    return output
 
 
 def _in_order(weight: float | Sequence[float] | Mapping[int, float]) -> tuple[float, ...]:

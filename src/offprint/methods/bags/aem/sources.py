@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from offprint.methods.bags.aem.features import SlideDataset
 from offprint.methods.bags.aem.models import refuse_not_finite
+from offprint.methods.bags.aem.slides import SlideDataset
 from offprint.methods.bags.ragged import RaggedBags, shuffled_ranks
 
 Bags = Sequence[Float[np.ndarray, "_ features"] | Float[Tensor, "_ features"]] | RaggedBags | SlideDataset
@@ -34,7 +34,7 @@ class BagSource:
         if self.slides is not None:
             self.width = self.slides.width
         else:
-            self.bags = bags if isinstance(bags, RaggedBags) else _together(bags, name)
+            self.bags = _checked(bags, name) if isinstance(bags, RaggedBags) else _together(bags, name)
             refuse_not_finite(self.bags, name=name)
             self.width = self.bags.values.shape[1]
 
@@ -103,10 +103,20 @@ def labels_of(bags: Bags, y: Labels | None, name: str) -> np.ndarray:
         if not isinstance(bags, SlideDataset):
             raise ValueError(f"{name} must hold labels, unless bags are a SlideDataset")
         return np.asarray(bags.labels)
-    labels = np.asarray(y)
+    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.ndim != 1:
         raise ValueError(f"{name} must hold one label per bag; got shape {labels.shape}")
     return labels
+
+
+def _checked(bags: RaggedBags, name: str) -> RaggedBags:
+    shape = tuple(bags.values.shape)
+    if len(shape) != 2 or not bags.values.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point rows of shape (n, features); got shape {shape}")
+    if bags.n_bags == 0 or bool((bags.sizes == 0).any()):
+        empty = "there is none" if bags.n_bags == 0 else f"bag {int((bags.sizes == 0).int().argmax())} is empty"
+        raise ValueError(f"{name} must be bags of at least one instance each; {empty}")
+    return bags
 
 
 def _together(bags: Any, name: str) -> RaggedBags:

@@ -129,12 +129,12 @@ def is_estimator(model: Any) -> bool:
 
 
 def estimator_scores(model: Any, bags: RaggedBags) -> Float[Tensor, " bags"]:
-    """Return the scores that a fitted estimator gives to bags."""
+    """Return the scores that a fitted estimator gives to bags: above 0 where it says positive."""
     rows = as_arrays(bags)
     if hasattr(model, "decision_function"):
         found = np.asarray(model.decision_function(rows))
     else:
-        found = np.asarray(model.predict_proba(rows))
+        found = np.asarray(model.predict_proba(rows)) - 0.5
         found = found[:, 1] if found.ndim == 2 and found.shape[1] == 2 else found
     if found.shape not in ((bags.n_bags,), (bags.n_bags, 1)):
         raise ValueError(f"model must return one score per bag, of shape ({bags.n_bags},); got {found.shape}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from offprint.methods.bags.pooling import AttentionPooling, QueryPooling
 from offprint.methods.bags.ragged import (
     RaggedBags,
+    all_finite,
     segment_max,
     segment_mean,
     segment_softmax,
@@ -55,7 +56,7 @@ class BagModel(nn.Module):
         Raises
         ------
         ValueError
-            If the rows are not ``in_features`` long, the mask has another shape, or a bag is empty.
+            If the rows are not ``in_features`` long or not finite, the mask has another shape, or a bag is empty.
         """
         if isinstance(bags, Tensor):
             if bags.ndim != 3:
@@ -68,6 +69,8 @@ class BagModel(nn.Module):
             raise ValueError(f"bags must hold rows of shape (n, {self.row_features or 'features'}); got {shape}")
         if bool((bags.sizes == 0).any()):
             raise ValueError("bags must hold at least one row each; got an empty bag")
+        if not all_finite(bags.values):
+            raise ValueError("bags must be finite; they hold NaN or infinity")
         return self.logits(bags)
 
     def logits(self, bags: RaggedBags) -> Float[Tensor, " bags"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from offprint.methods.bags.mil_unit_tests.calling import Call, Caller, Output
-from offprint.methods.bags.mil_unit_tests.suite import score
+from offprint.methods.bags.mil_unit_tests.training import score
 from offprint.methods.bags.ragged import RaggedBags
 from offprint.models.batches import check_count
 from offprint.models.randomness import as_generator

@@ -1,17 +1,12 @@
-"""Train a model on each pair of bags, compare its scores, and say whether it keeps to the assumption."""
+"""The three tests: train a model on each pair of bags and say whether it keeps to the assumption."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,151 +26,20 @@ from offprint.methods.bags.mil_unit_tests.generators import (
     make_multi_concept,
     make_single_concept,
 )
-from offprint.methods.bags.ragged import RaggedBags
+from offprint.methods.bags.mil_unit_tests.report import UnitTestReport, UnitTestRow, row_of
+from offprint.methods.bags.mil_unit_tests.training import Fit, scaled, score
 from offprint.models.batches import check_count
 from offprint.models.evaluation import evaluating
 from offprint.models.randomness import seeded
-from offprint.models.training import train
 
 Test = Literal["single", "multi", "frequency"]
-Verdict = Literal["PASS", "WEAK", "FAIL"]
 MAKERS: dict[str, Callable[..., BagDataset]] = {
     "single": make_single_concept,
     "multi": make_multi_concept,
     "frequency": make_false_frequency,
 }
 FEWEST_BAGS = 50
-GRADIENT_BOUND = 5.0
-WEIGHT_DECAY = 0.01
 BEHAVIOUR_BAGS = 8
-MEANINGS = {
-    "PASS": "keeps its score where a model that counts evidence against cannot",
-    "WEAK": "cannot learn the training bags, so the test says nothing about what it would have learned",
-    "FAIL": "it has learned from the training bags what is wrong on the test bags",
-}
-
-
-@dataclass(frozen=True)
-class UnitTestRow:
-    """How one model did in one test with one seed.
-
-    Parameters
-    ----------
-    test : str
-        "single", "multi", "frequency", or a name of one's own.
-    seed : int
-        Of bags, weights and order.
-    train_auc, test_auc : float
-        Area under the ROC curve.
-    train_balanced_accuracy, test_balanced_accuracy : float
-        Mean of the two classes' accuracies where a positive score says positive.
-    train_loss : float
-        Mean cross entropy on the training bags after training; NaN for estimators, which have no logits.
-    verdict : {"PASS", "WEAK", "FAIL"}
-        By :func:`judge`.
-    """
-
-    test: str
-    seed: int
-    train_auc: float
-    test_auc: float
-    train_balanced_accuracy: float
-    test_balanced_accuracy: float
-    train_loss: float
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class UnitTestReport:
-    """What a model did in all tests and seeds; ``print`` it to read it.
-
-    Parameters
-    ----------
-    rows : tuple of UnitTestRow
-        One for each test and seed.
-    warnings : tuple of str
-        What is wrong with how the model treats batches of bags.
-    """
-
-    rows: tuple[UnitTestRow, ...]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def verdicts(self) -> dict[str, Verdict]:
-        """The verdict of each test: that of most seeds, the worse of two that are equally frequent."""
-        order: tuple[Verdict, ...] = ("FAIL", "WEAK", "PASS")
-        found: dict[str, Verdict] = {}
-        for test in dict.fromkeys(row.test for row in self.rows):
-            counts = Counter(row.verdict for row in self.rows if row.test == test)
-            found[test] = max(order, key=lambda verdict: counts[verdict])
-        return found
-
-    @property
-    def verdict(self) -> Verdict:
-        """FAIL where one test fails, else WEAK where one is weak, else PASS."""
-        found = set(self.verdicts.values())
-        return "FAIL" if "FAIL" in found else "WEAK" if "WEAK" in found else "PASS"
-
-    def to_markdown(self) -> str:
-        """Return a table of every row."""
-        lines = [
-            "| test | seed | train AUC | test AUC | train balanced accuracy | test balanced accuracy | verdict |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        for row in self.rows:
-            numbers = (row.train_auc, row.test_auc, row.train_balanced_accuracy, row.test_balanced_accuracy)
-            cells = " | ".join(f"{number:.3f}" for number in numbers)
-            lines.append(f"| {row.test} | {row.seed} | {cells} | {row.verdict} |")
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        lines = [f"{self.verdict}: {MEANINGS[self.verdict]}"]
-        for test, verdict in self.verdicts.items():
-            rows = [row for row in self.rows if row.test == test]
-            train_auc = _spread([row.train_auc for row in rows])
-            test_auc = _spread([row.test_auc for row in rows])
-            lines.append(f"  {test:<10} {verdict}  AUC in training {train_auc}, in testing {test_auc}")
-        lines += [f"  warning: {warning}" for warning in self.warnings]
-        if self.verdict == "FAIL":
-            lines.append(
-                "  repair: put MonotoneMIL(width, encoder=your row encoder) in place of the pooling and the head"
-            )
-        return "\n".join(lines)
-
-
-def judge(train_auc: float, test_auc: float) -> Verdict:
-    """Judge a model by its AUC on the training and on the test bags.
-
-    Parameters
-    ----------
-    train_auc, test_auc : float
-        In [0, 1].
-
-    Returns
-    -------
-    {"PASS", "WEAK", "FAIL"}
-        FAIL if the training AUC is at least 0.85 and the test AUC below 0.5 or more than 0.10 lower, or if the test AUC
-        is below 0.40 whatever the other; WEAK if the training AUC is below 0.85 otherwise; else PASS.
-
-    Raises
-    ------
-    ValueError
-        If a number is outside [0, 1].
-
-    Examples
-    --------
-    >>> judge(1.0, 0.1), judge(0.7, 0.7), judge(0.99, 0.98)
-    ('FAIL', 'WEAK', 'PASS')
-    """
-    for name, value in (("train_auc", train_auc), ("test_auc", test_auc)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1]; got {value}")
-    if test_auc < 0.40:
-        return "FAIL"
-    if train_auc < 0.85:
-        return "WEAK"
-    # Rounded, so that a gap of exactly 0.10 is not counted as more.
-    return "FAIL" if test_auc < 0.5 or round(train_auc - test_auc, 12) > 0.10 else "PASS"
 
 
 def run_unit_test(
@@ -210,7 +74,7 @@ def run_unit_test(
     learning_rate : float
         Of AdamW, positive.
     n_restarts : int
-        How many models are trained; the one with the lowest training loss is kept.
+        How many models are trained; the one with the lowest training loss is kept. An estimator is trained once.
     scale : bool
         Shift and scale every feature to mean 0 and variance 1 over the training rows.
     seed : int
@@ -260,7 +124,7 @@ def run_unit_test(
         raise ValueError(f"learning_rate must be positive and finite; got {learning_rate}")
     for name, data in (("train_data", train_data), ("test_data", test_data)):
         _check_data(name, data)
-    training, testing = _scaled(train_data.bags, test_data.bags) if scale else (train_data.bags, test_data.bags)
+    training, testing = scaled(train_data.bags, test_data.bags) if scale else (train_data.bags, test_data.bags)
     caller = Caller(call, output)
     make = factory_of(model, int(training.values.shape[1]))
     trained: list[tuple[float, Any, Tensor]] = []
@@ -269,12 +133,13 @@ def run_unit_test(
         source = torch.Generator().manual_seed(n_restarts * seed + restart)
         with seeded(source):
             fresh = make()
-        if is_estimator(fresh):
-            fresh.fit(as_arrays(training), train_data.y.cpu().numpy())
+            if is_estimator(fresh):
+                fresh.fit(as_arrays(training), train_data.y.cpu().numpy())
+        if is_estimator(fresh):  # which has no loss to choose a start by
             trained.append((math.nan, fresh, estimator_scores(fresh, training)))
             break
         _check_module(fresh)
-        fit = _Fit(caller, training.to(device), labels, n_epochs, batch_size, learning_rate, source)
+        fit = Fit(caller, training.to(device), labels, n_epochs, batch_size, learning_rate, source)
         fit.train(fresh, progress)
         scores = score(fresh, training, call=call, output=output, device=device)
         loss = functional.binary_cross_entropy_with_logits(scores, labels.cpu().to(scores.dtype))
@@ -285,7 +150,7 @@ def run_unit_test(
         if is_estimator(kept)
         else score(kept, testing, call=call, output=output, device=device)
     )
-    return _row(test, seed, loss_value, train_scores, train_data.y, test_scores, test_data.y), kept
+    return row_of(test, seed, loss_value, train_scores, train_data.y, test_scores, test_data.y), kept
 
 
 def run_unit_tests(
@@ -370,7 +235,7 @@ def run_unit_tests(
     References
     ----------
     Raff and Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, arXiv:2310.17867,
-    algorithms 1 to 3. The rule of :func:`judge` is this project's own.
+    algorithms 1 to 3. The rule of :func:`.judge` is this project's own.
     """
     if not tests or any(test not in MAKERS for test in tests):
         raise ValueError(f"tests must be some of {', '.join(MAKERS)}; got {list(tests)}")
@@ -537,119 +402,6 @@ def assert_respects_mil(
     return report
 
 
-def score(
-    model: nn.Module,
-    bags: RaggedBags,
-    *,
-    call: Call = "auto",
-    output: Output | None = None,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, " bags"]:
-    """Return a model's logit of each bag, in evaluation mode and in batches of bags of like size.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Its training mode is restored afterwards.
-    bags : RaggedBags
-        Rows of the length that the model takes.
-    call : {"auto", "padded", "ragged", "list", "bag"}
-        How the model is called.
-    output : callable, optional
-        Turns what the model returns into one logit per bag.
-    batch_size : int
-        Bags per batch.
-    device : torch.device or str
-        Where batches are moved; the logits come back to the CPU.
-
-    Returns
-    -------
-    tensor, shape (bags,)
-
-    Raises
-    ------
-    ValueError
-        If the model returns another shape.
-
-    Examples
-    --------
-    >>> class First(nn.Module):
-    ...     def forward(self, rows, mask):
-    ...         return rows[:, 0, 0]
-    >>> score(First(), RaggedBags.from_list([torch.tensor([[1.0], [2.0]]), torch.tensor([[5.0]])]))
-    tensor([1., 5.])
-    """
-    caller = Caller(call, output)
-    order = bags.sizes.argsort().cpu()
-    with evaluating(model), torch.no_grad():
-        parts = [caller(model, bags.take(chosen).to(device)).cpu() for chosen in torch.split(order, batch_size)]
-    found = torch.cat(parts)
-    return torch.empty_like(found).index_copy_(0, order, found)
-
-
-@dataclass
-class _Fit:
-    caller: Caller
-    bags: RaggedBags
-    labels: Int[Tensor, " bags"]
-    n_epochs: int
-    batch_size: int
-    learning_rate: float
-    source: torch.Generator
-
-    def train(self, model: nn.Module, progress: Callable[[float, float, str], None] | None) -> None:
-        trained = [item for item in model.parameters() if item.requires_grad]
-        hooks = [item.register_hook(_bounded) for item in trained]  # type: ignore[no-untyped-call]
-        if not hooks:
-            return  # A model with nothing to learn is scored as it is.
-        try:
-            train(
-                model,
-                self.loss,
-                torch.arange(self.bags.n_bags),
-                n_epochs=self.n_epochs,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                weight_decay=WEIGHT_DECAY,
-                generator=self.source,
-                device=self.bags.values.device,
-                progress=progress,
-            )
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def loss(self, model: nn.Module, chosen: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-        logits = self.caller(model, self.bags.take(chosen))
-        return functional.binary_cross_entropy_with_logits(logits, self.labels[chosen].to(logits.dtype))
-
-
-def _bounded(gradient: Tensor) -> Tensor:
-    return gradient.nan_to_num(nan=0.0).clamp(-GRADIENT_BOUND, GRADIENT_BOUND)
-
-
-def _row(
-    test: str, seed: int, loss: float, train_scores: Tensor, train_y: Tensor, test_scores: Tensor, test_y: Tensor
-) -> UnitTestRow:
-    found = []
-    for scores, y in ((train_scores, train_y), (test_scores, test_y)):
-        given, labels = scores.double().numpy(), y.cpu().numpy()
-        if not np.isfinite(given).all():
-            raise ValueError(f"model must return finite scores; in test {test!r} it returned NaN or infinity")
-        found.append((float(roc_auc_score(labels, given)), float(balanced_accuracy_score(labels, given > 0))))
-    (train_auc, train_accuracy), (test_auc, test_accuracy) = found
-    verdict = judge(train_auc, test_auc)
-    return UnitTestRow(test, seed, train_auc, test_auc, train_accuracy, test_accuracy, loss, verdict)
-
-
-def _scaled(training: RaggedBags, testing: RaggedBags) -> tuple[RaggedBags, RaggedBags]:
-    mean, deviation = training.values.mean(0), training.values.std(0, correction=0)
-    deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    first, second = (RaggedBags((bags.values - mean) / deviation, bags.offsets) for bags in (training, testing))
-    return first, second
-
-
 def _check_data(name: str, data: BagDataset) -> None:
     if not isinstance(data, BagDataset):
         raise TypeError(f"{name} must be a BagDataset; got {type(data).__name__}")
@@ -679,8 +431,3 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if len(seeds) == 0 or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
         raise ValueError(f"seeds must be a number of at least 1, or seeds of at least 0; got {seeds!r}")
     return list(seeds)
-
-
-def _spread(values: list[float]) -> str:
-    middle = float(np.median(values))
-    return f"{middle:.2f}" if len(values) == 1 else f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"
