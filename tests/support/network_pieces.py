@@ -76,6 +76,16 @@ many(
     ("power_whole", _curve(aten.pow.Tensor_Scalar, lambda b: b.choose(1, 2, 3), of="small")),
     ("power", _curve(aten.pow.Tensor_Scalar, lambda b: b.choose(0.5, 1.5, -1, -2, -0.5), of="positive")),
     ("square", _curve(aten.square.default, of="small")),
+    ("sin", _curve(aten.sin.default)),
+    ("cos", _curve(aten.cos.default)),
+    ("log1p", _curve(aten.log1p.default, of="positive")),
+    ("expm1", _curve(aten.expm1.default, of="small")),
+    ("log2", _curve(aten.log2.default, of="positive")),
+    ("log10", _curve(aten.log10.default, of="positive")),
+    ("exp2", _curve(aten.exp2.default, of="small")),
+    ("power_of_number", lambda b, x, _: b.call(aten.pow.Scalar, b.number(0.3, 3), b.small(x))),
+    ("erfc", _curve(aten.erfc.default)),
+    ("softshrink", _curve(aten.softshrink.default, _between(0.1, 0.6))),
     ("neg", _curve(aten.neg.default)),
     ("add_scalar", _curve(aten.add.Scalar, _between(-1, 1), _between(-1, 2))),
     ("sub_scalar", _curve(aten.sub.Scalar, _between(-1, 1), 2)),
@@ -148,6 +158,43 @@ def div(b: Builder, x: Ref, y: Ref) -> Ref:
     x = b.sequence(x)
     other = b.positive(b.shaped(y, *b.shape(x)[1:]))
     return b.call(aten.div.Tensor, b.call(aten.true_divide.Tensor, x, other), b.number(0.5, 2))
+
+
+def _limits(b: Builder, x: Ref) -> Any:
+    """Return a limit for every element of a sample: a constant, or a parameter."""
+    shape = b.shape(x)[1:]
+    return b.choose(b.numbers, b.weight)(*shape, scale=0.5)
+
+
+many(
+    ("clamp_tensors", lambda b, x, _: b.call(aten.clamp.Tensor, x, _limits(b, x), b.choose(None, b.numbers()))),
+    ("clamp_min_tensor", lambda b, x, _: b.call(aten.clamp_min.Tensor, x, _limits(b, x))),
+    ("clamp_max_tensor", lambda b, x, _: b.call(aten.clamp_max.Tensor, x, _limits(b, x))),
+    ("logaddexp", lambda b, x, y: b.call(aten.logaddexp.default, b.shaped(x, 3), b.shaped(y, 3))),
+)
+
+
+@piece
+def interpolated(b: Builder, x: Ref, y: Ref) -> Ref:
+    """Between two values, by a number and by a tensor; then products and quotients added."""
+    x = b.sequence(x)
+    y = b.shaped(y, *b.shape(x)[1:])
+    mixed = b.call(aten.lerp.Scalar, x, y, b.number(-0.5, 1.5))
+    mixed = b.call(aten.lerp.Tensor, mixed, y, b.call(aten.sigmoid.default, x))
+    sum_ = b.call(aten.addcmul.default, mixed, x, b.choose(x, y), value=0.5)
+    return b.call(aten.addcdiv.default, sum_, x, b.positive(y), value=b.number(-0.5, 0.5))
+
+
+@piece
+def power_of_tensor(b: Builder, x: Ref, y: Ref) -> Ref:
+    x = b.positive(b.vector(x))
+    return b.call(aten.pow.Tensor_Tensor, x, b.small(b.shaped(y, *b.shape(x)[1:])))
+
+
+@piece
+def cosine(b: Builder, x: Ref, y: Ref) -> Ref:
+    x, y = b.positive(b.shaped(x, 3)), b.positive(b.shaped(y, 3))
+    return b.call(aten.cosine_similarity.default, x, y, b.choose(1, -1))
 
 
 @piece

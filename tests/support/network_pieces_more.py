@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -54,6 +55,13 @@ many(
     ("max_dim", lambda b, x, _: b.part(b.call(aten.max.dim, b.sequence(x), b.choose(1, 2), b.flag()), 0)),
     ("min_dim", lambda b, x, _: b.part(b.call(aten.min.dim, b.sequence(x), b.choose(1, 2), b.flag()), 0)),
     ("var", lambda b, x, _: b.call(aten.var.correction, b.sequence(x), [-1], correction=b.choose(0, 1), keepdim=True)),
+    ("std", lambda b, x, _: b.call(aten.std.correction, b.sequence(x), [-1], correction=1, keepdim=b.flag())),
+    ("var_mean", lambda b, x, _: b.part(b.call(aten.var_mean.correction, b.sequence(x), [1]), b.choose(0, 1))),
+    ("std_mean", lambda b, x, _: b.part(b.call(aten.std_mean.correction, b.sequence(x), [1], keepdim=True), 0)),
+    ("norm", lambda b, x, _: b.call(aten.linalg_vector_norm.default, b.sequence(x), b.choose(1, 2, 3), [-1], b.flag())),
+    ("largest", lambda b, x, _: b.call(aten.linalg_vector_norm.default, b.sequence(x), math.inf, [1])),
+    ("old_norm", lambda b, x, _: b.call(aten.norm.ScalarOpt_dim, b.sequence(x), b.choose(None, 1), [-1], b.flag())),
+    ("cumsum", lambda b, x, _: b.call(aten.cumsum.default, b.sequence(x), b.choose(1, -1))),
     ("var_dim", lambda b, x, _: b.call(aten.var.dim, b.sequence(x), [1], b.flag(), b.flag())),
 )
 
@@ -212,7 +220,17 @@ def indexed(b: Builder, x: Ref, _: Ref) -> Ref:
     return b.call(aten.index.Tensor, b.shaped(x, 3, 2), [None, index])
 
 
+def _pooled(target: Any, n_axes: int, *args: Any) -> Piece:
+    """Return a piece that takes the values of a pooling that tells places as well."""
+    return lambda b, x, _: b.part(b.call(target, b.shaped(x, 2, *[4] * n_axes), *args), 0)
+
+
 many(
+    ("adaptive_max_pool1d", _pooled(aten.adaptive_max_pool1d.default, 1, [2])),
+    ("adaptive_max_pool2d", _pooled(aten.adaptive_max_pool2d.default, 2, [2, 1])),
+    ("adaptive_max_pool3d", _pooled(aten.adaptive_max_pool3d.default, 3, [1, 2, 1])),
+    ("max_pool2d_places", _pooled(aten.max_pool2d_with_indices.default, 2, [2, 2], [1, 2])),
+    ("max_pool3d_places", _pooled(aten.max_pool3d_with_indices.default, 3, [2, 2, 2])),
     ("split", _split(aten.split.Tensor, 2, 1)),
     ("split_with_sizes", _split(aten.split_with_sizes.default, [2, 2, 1], 1)),
     ("split_sizes", _split(aten.split.sizes, [2, 1, 2], 2)),

@@ -17,6 +17,7 @@ from torch import nn
 
 from offprint.methods.certify.onnx_import.convert import from_onnx
 from offprint.methods.certify.verification import inputs as input_splitting
+from offprint.methods.certify.verification import kinks
 from offprint.methods.certify.verification.kinks import make_root
 from offprint.methods.certify.verification.leaves import decide
 from offprint.methods.certify.verification.multipliers import Domains
@@ -371,6 +372,87 @@ def test_a_point_that_rounding_in_the_given_precision_saves_is_no_counterexample
     found = Task(model.double(), prop, (1, 1), True, F64, torch.device("cpu")).counterexample(point)
     assert found is not None
     assert float(found[1]) == 1.0
+
+
+def test_what_overflows_proves_nothing() -> None:
+    """The output is 0 up to 0.5 and falls to minus infinity from there on; its bounds are infinite or no numbers."""
+    layers = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)).double()
+    for layer, weight, bias in zip(layers[::2], (1e200, 1e200, -1.0), (-0.5e200, 0.0, 0.0), strict=True):
+        layer.weight.data.fill_(weight)
+        layer.bias.data.fill_(bias)
+    wrong = (np.array([1.0]), -1.0)
+    for branching in ("relu", "input"):
+        found = verify(layers, asked([0.0], [0.9], wrong), branching=branching, attack_restarts=0, time_limit=1)
+        assert found.status != "verified"
+
+
+def test_a_leaf_is_decided_by_multipliers_and_not_by_the_tolerance_of_the_solver(monkeypatch) -> None:
+    """A solver that says too much, that a leaf is empty or its margin larger than it is, is not believed."""
+    model, lower, upper, matrix = tiny(1)
+    task = Task(model, asked(lower, upper, (matrix, np.zeros(len(matrix)))), (1, 3), True, F64, torch.device("cpu"))
+    root = make_root(Network(task, 16), task.targets[0])
+    middle = torch.from_numpy((lower + upper) / 2)[None]
+    model.requires_grad_(False)
+    first = model[0](middle)
+    pattern = torch.sign(torch.cat([first, model[2](torch.relu(first))], 1))
+    pattern[:, (root.lower >= 0) | (root.upper <= 0)] = 0
+    domain = many(root.whole(), pattern)
+    honest = decide(root, domain, 1e-8)
+    assert honest.margin is not None
+    assert honest.margin <= float(task.targets[0].margin(model(middle)))
+
+    def boasting(*args, **keywords):
+        solved = linprog(*args, **keywords)
+        solved.fun += 1.0
+        return solved
+
+    def empty(*args, **keywords):
+        solved = linprog(*args, **keywords)
+        solved.status = 2
+        return solved
+
+    monkeypatch.setattr("offprint.methods.certify.verification.leaves.linprog", boasting)
+    assert decide(root, domain, 1e-8).margin == pytest.approx(honest.margin, abs=1e-9)
+    monkeypatch.setattr("offprint.methods.certify.verification.leaves.linprog", empty)
+    assert decide(root, domain, 1e-8).margin is None
+
+
+def test_the_kink_that_is_split_is_the_one_whose_halves_have_the_best_bounds() -> None:
+    for seed in (1, 2, 4):
+        model, lower, upper, matrix = tiny(seed)
+        task = Task(model, asked(lower, upper, (matrix, np.zeros(len(matrix)))), (1, 3), True, F64, torch.device("cpu"))
+        root = make_root(Network(task, 16), task.targets[0])
+        bounded, domain = root.bound(root.whole(), 10, math.inf)
+        open_kinks = bounded.cost[0].isfinite().nonzero().flatten().tolist()
+        scores = {}
+        for k in open_kinks:
+            least = []
+            for sign in (1.0, -1.0):
+                signs = domain.signs.clone()
+                signs[0, k] = sign
+                least.append(float(root.least(replace(domain, signs=signs))[0]))
+            scores[k] = min(least) + 0.1 * min(max(least), 0.0)
+            # Both halves are parts of the whole.
+            assert min(least) >= float(bounded.least[0]) - 1e-9
+        (chosen,) = kinks._choose(root, domain, bounded.cost, 3)
+        assert scores[chosen] == pytest.approx(max(scores.values()), abs=1e-12)
+        assert len(set(scores.values())) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tried", [1, 20])
+def test_trying_the_halves_of_kinks_takes_fewer_domains(tried, monkeypatch) -> None:
+    """Three hidden layers of 50 units, decided by splitting kinks alone."""
+    monkeypatch.setattr(kinks, "N_TRIED", tried)
+    model = relu_network(1, (5, 50, 50, 50, 5), gain=1.3)
+    lower = np.random.default_rng(1).uniform(-1, 0.5, 5)
+    points = torch.from_numpy(np.random.default_rng(5).uniform(lower, lower + 0.13, (5000, 5)))
+    row = np.array([1.0, -1.0, 0.0, 0.0, 0.0])
+    margins = (model(points) @ torch.from_numpy(row)).detach()
+    wrong = (row, float(margins.min() - 0.2 * margins.std()))
+    found = verify(model, asked(lower, lower + 0.13, wrong), branching="relu", attack_restarts=0, time_limit=240)
+    assert (found.status, found.branching) == ("verified", "relu")
+    assert (found.n_domains > 400) if tried == 1 else (found.n_domains < 200)
 
 
 def test_halving_covers_the_whole_box() -> None:

@@ -107,6 +107,19 @@ def test_many_rows_warn_about_memory() -> None:
         local_lipschitz(MODEL, X[:1], 0.1, C=torch.ones(1001, 2), method="ibp", forward="ibp", n_points=0)
 
 
+@pytest.mark.parametrize("function", [torch.square, torch.exp, lambda x: 1 / (x + 2)])
+def test_what_has_no_norm_everywhere_is_refused_by_the_product_of_norms(function: Callable[[Tensor], Tensor]) -> None:
+    """Each has a finite slope in the region, and none that holds everywhere."""
+
+    class Steep(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    with pytest.raises(ValueError, match="method: 'global' knows no norm"):
+        local_lipschitz(Steep(), X, 0.1, method="global", n_points=0)
+    assert bool((local_lipschitz(Steep(), X, 0.1, n_points=0).upper > 0).all())
+
+
 def test_the_other_functions_refuse_too() -> None:
     with pytest.raises(ValueError, match="method: expected"):
         jacobian_bounds(MODEL, X, 0.1, method="global")

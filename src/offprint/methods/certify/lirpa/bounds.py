@@ -142,7 +142,12 @@ class BoundedModule:
             elif node.kind in ("parameter", "buffer"):
                 assert self.model is not None
                 values[node] = attrgetter(node.key)(self.model)
+        _check_dtypes(values)
         _check_weights(values)
+        if self.batched and (inputs[0].ndim == 0 or len(inputs[0]) == 0):
+            raise ValueError(
+                f"inputs: expected at least one sample on the first axis of input 0, got shape {tuple(inputs[0].shape)}"
+            )
         n_samples = inputs[0].shape[0] if self.batched else None
         for node in perturbations:
             if node.kind == "input" and n_samples is not None and values[node].shape[:1] != (n_samples,):
@@ -167,7 +172,7 @@ class BoundedModule:
         for key, region in given.items():
             if not isinstance(region, Perturbation):
                 raise TypeError(f"perturbation: expected a Perturbation for {key!r}, got {type(region).__name__}")
-            node = _find(graph, key)
+            node = _find(graph, self._first_name(key))
             if not node.meta.is_floating_point():
                 raise TypeError(
                     f"perturbation of {key!r}: only floating point tensors can be perturbed, got {node.meta.dtype}; "
@@ -175,6 +180,15 @@ class BoundedModule:
                 )
             found[node] = region
         return found
+
+    def _first_name(self, key: Key) -> Key:
+        """Return the name under which a parameter is captured: of tied ones the first."""
+        if not isinstance(key, str) or self.model is None:
+            return key
+        named = dict(self.model.named_parameters(remove_duplicate=False))
+        if key not in named:
+            return key
+        return next(name for name, one in named.items() if one is named[key])
 
     def compute_bounds(
         self,
@@ -397,6 +411,17 @@ def _schedule(steps: int, lr: float, lr_decay: float) -> Schedule:
     return Schedule(steps, lr, lr_decay)
 
 
+def _check_dtypes(values: Mapping[Node, Tensor]) -> None:
+    """Refuse inputs and parameters of two precisions."""
+    dtypes: dict[torch.dtype, str] = {}
+    for node, value in values.items():
+        if node.kind in ("input", "parameter") and value.is_floating_point():
+            dtypes.setdefault(value.dtype, f"{node.kind} {node.key!r}")
+    if len(dtypes) > 1:
+        found = " and ".join(f"{name} of {dtype}" for dtype, name in dtypes.items())
+        raise ValueError(f"inputs: expected inputs and parameters of one precision, got {found}")
+
+
 def _check_weights(values: Mapping[Node, Tensor]) -> None:
     """Refuse parameters that are not finite and buffers with NaN; masks for attention are buffers with infinities."""
     weights = [
@@ -406,7 +431,7 @@ def _check_weights(values: Mapping[Node, Tensor]) -> None:
     ]
     if not weights:
         return
-    # One sum of all is several times as fast as a look at every element, and not finite by overflow in rare cases alone.
+    # One sum of all is several times as fast as a look at every element; it seldom overflows.
     total = weights[0][1].new_zeros(())
     for _, value in weights:
         total = total + value.sum().to(total)

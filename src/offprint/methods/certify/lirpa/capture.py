@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 import torch
@@ -68,6 +69,7 @@ def capture(
     lowering = _Lowering(graph)
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     n_inputs = 0
+    shared: dict[int, Node] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
@@ -85,10 +87,22 @@ def capture(
                 raise ValueError(f"module: input {node.name!r} of kind {spec.kind} is not understood")
             if kind == "constant":
                 key = program.constants[spec.target]
+            elif kind != "input":
+                # Tied weights are one tensor under several names, and change together: one root, under the first name.
+                tensor = attrgetter(key)(module)
+                if id(tensor) in shared:
+                    lowering.known[node] = shared[id(tensor)]
+                    continue
             lowering.known[node] = graph.root(kind, key, value, node.name)  # type: ignore[arg-type]
+            if kind in ("parameter", "buffer"):
+                shared[id(tensor)] = lowering.known[node]
         elif node.op == "call_function":
             graph.calls = _module_calls(node)
-            lowering.add(node)
+            try:
+                lowering.add(node)
+            except (RuntimeError, NotImplementedError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ValueError(f"module {graph.module!r}: {node.target} cannot be followed: {reason}") from error
         elif node.op == "get_attr":
             raise ValueError(
                 f"module: it branches on data or calls a sub-graph ({node.target}), which cannot be bounded; "
@@ -122,6 +136,10 @@ def _module_calls(node: torch.fx.Node) -> tuple[str, ...]:
     return tuple(
         f"{path}{''.join(key.rpartition('@')[1:])}" if "@" in key else path for key, (path, _) in stack.items()
     )
+
+
+def _module(node: torch.fx.Node) -> str:
+    return module_path(_module_calls(node))
 
 
 def _flat(arg: Any) -> list[Any]:
@@ -180,7 +198,7 @@ class _Lowering:
             if isinstance(base, torch.fx.Node) and any(_after(user, node) for user in base.users):
                 raise ValueError(
                     f"module: {node.target} changes a part of a tensor in place (node {node.name!r}, module "
-                    f"{module_path(_module_calls(node))!r}) that is read again later; write it without the in-place change"
+                    f"{_module(node)!r}) that is read again later; write it without the in-place change"
                 )
 
 
@@ -217,7 +235,7 @@ def _functional(target: Any, node: torch.fx.Node) -> Any:
     if packet is not None and name.endswith("_") and target._overloadname in packet.overloads():
         return getattr(packet, target._overloadname)
     raise ValueError(
-        f"module: {target} changes a tensor in place (node {node.name!r}, module {module_path(_module_calls(node))!r}); "
+        f"module: {target} changes a tensor in place (node {node.name!r}, module {_module(node)!r}); "
         "write it without the in-place change"
     )
 

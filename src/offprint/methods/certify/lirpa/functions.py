@@ -1,4 +1,4 @@
-"""Functions and reductions in simpler pieces: other logarithms and powers, norms, deviations, limits that are tensors."""
+"""Functions and reductions in simpler pieces: logarithms and powers, norms, deviations, limits that are tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from offprint.methods.certify.lirpa.decompositions import ones_like, register_decomposition, square
+from offprint.methods.certify.lirpa.decompositions import register_decomposition, square
 from offprint.methods.certify.lirpa.graph import Graph, Node
 from offprint.methods.certify.lirpa.layers import variance
 
@@ -42,7 +42,7 @@ def log10(graph: Graph, x: Node) -> Node:
 @register_decomposition(aten.exp2.default)
 def exp2(graph: Graph, x: Node) -> Node:
     """``2 ** x``."""
-    return power_of_number(graph, 2.0, x)
+    return _power_of_number(graph, 2.0, x)
 
 
 @register_decomposition(aten.pow.Scalar)
@@ -56,8 +56,10 @@ def power_of_number(graph: Graph, base: float, x: Node) -> Node:
     """
     if not base > 0:
         raise ValueError(f"module {graph.module!r}: powers of {base} are not supported; the base must be positive")
-    if base == 1:
-        return ones_like(graph, x)
+    return _power_of_number(graph, base, x)
+
+
+def _power_of_number(graph: Graph, base: float, x: Node) -> Node:
     return graph.call(aten.exp.default, graph.call(aten.mul.Tensor, x, math.log(base)))
 
 
@@ -84,9 +86,7 @@ def softshrink(graph: Graph, x: Node, limit: float = 0.5) -> Node:
 @register_decomposition(aten.logaddexp.default)
 def logaddexp(graph: Graph, x: Node, y: Node) -> Node:
     """``x - log(sigmoid(x - y))``."""
-    return graph.call(
-        aten.sub.Tensor, x, graph.call(aten.log_sigmoid.default, graph.call(aten.sub.Tensor, x, y))
-    )
+    return graph.call(aten.sub.Tensor, x, graph.call(aten.log_sigmoid.default, graph.call(aten.sub.Tensor, x, y)))
 
 
 @register_decomposition(aten.clamp.Tensor)
@@ -99,18 +99,22 @@ def clamp(graph: Graph, x: Node, least: Node | None = None, greatest: Node | Non
 @register_decomposition(aten.clamp_min.Tensor)
 def clamp_min(graph: Graph, x: Node, least: Node) -> Node:
     """``max(x, least)``."""
-    return clamp(graph, x, least)
+    return graph.call(aten.maximum.default, x, least)
 
 
 @register_decomposition(aten.clamp_max.Tensor)
 def clamp_max(graph: Graph, x: Node, greatest: Node) -> Node:
     """``min(x, greatest)``."""
-    return clamp(graph, x, None, greatest)
+    return graph.call(aten.minimum.default, x, greatest)
 
 
 @register_decomposition(aten.addcmul.default)
 def addcmul(graph: Graph, x: Node, y: Node, z: Node, value: float = 1) -> Node:
     """``x + value * y * z``."""
+    return _plus_product(graph, x, y, z, value)
+
+
+def _plus_product(graph: Graph, x: Node, y: Node, z: Node, value: float = 1) -> Node:
     product = square(graph, y) if y is z else graph.call(aten.mul.Tensor, y, z)
     return graph.call(aten.add.Tensor, x, product, value)
 
@@ -118,7 +122,7 @@ def addcmul(graph: Graph, x: Node, y: Node, z: Node, value: float = 1) -> Node:
 @register_decomposition(aten.addcdiv.default)
 def addcdiv(graph: Graph, x: Node, y: Node, z: Node, value: float = 1) -> Node:
     """``x + value * y / z``."""
-    return addcmul(graph, x, y, graph.call(aten.reciprocal.default, z), value)
+    return _plus_product(graph, x, y, graph.call(aten.reciprocal.default, z), value)
 
 
 @register_decomposition(aten.lerp.Scalar, aten.lerp.Tensor)
@@ -126,7 +130,7 @@ def lerp(graph: Graph, x: Node, y: Node, share: Any) -> Node:
     """``x + share * (y - x)``."""
     if not isinstance(share, Node):
         return graph.call(aten.add.Tensor, graph.call(aten.mul.Tensor, x, 1 - share), y, share)
-    return addcmul(graph, x, share, graph.call(aten.sub.Tensor, y, x))
+    return _plus_product(graph, x, share, graph.call(aten.sub.Tensor, y, x))
 
 
 @register_decomposition(aten.std.correction)
@@ -155,7 +159,12 @@ def _mean(graph: Graph, x: Node, axes: Any, correction: Any = None, keep: bool =
 def vector_norm(
     graph: Graph, x: Node, order: float = 2, axes: Sequence[int] | None = None, keep: bool = False, *_: Any
 ) -> Node:
-    """Take the root of the sum of powers of sizes, or their maximum.
+    """Take the root of the sum of powers of sizes, or their maximum."""
+    return _norm(graph, x, order, axes, keep)
+
+
+def _norm(graph: Graph, x: Node, order: float, axes: Sequence[int] | None, keep: bool) -> Node:
+    """Add the pieces of a norm.
 
     Raises
     ------
@@ -179,7 +188,7 @@ def vector_norm(
 @register_decomposition(aten.norm.ScalarOpt_dim)
 def norm(graph: Graph, x: Node, order: float | None, axes: Sequence[int], keep: bool = False) -> Node:
     """Do the same under its older name."""
-    return vector_norm(graph, x, 2 if order is None else order, axes, keep)
+    return _norm(graph, x, 2 if order is None else order, axes, keep)
 
 
 @register_decomposition(aten.cosine_similarity.default)
@@ -188,7 +197,7 @@ def cosine_similarity(graph: Graph, x: Node, y: Node, axis: int = 1, eps: float 
     axes = [axis]
     total = graph.call(aten.sum.dim_IntList, graph.call(aten.mul.Tensor, x, y), axes, False, None)
     for one in (x, y):
-        size = graph.call(aten.clamp_min.default, vector_norm(graph, one, 2, axes), eps)
+        size = graph.call(aten.clamp_min.default, _norm(graph, one, 2, axes, False), eps)
         total = graph.call(aten.mul.Tensor, total, graph.call(aten.reciprocal.default, size))
     return total
 

@@ -131,9 +131,11 @@ def batch_norm(
     if not training and mean is not None and var is not None:
         return _with_statistics(graph, x, weight, bias, mean, var, eps)
     if graph.batch_norm is None:
+        why = "in training mode" if training and mean is not None else "without running statistics"
+        cure = "call eval(), or " if training and mean is not None else ""
         raise ValueError(
-            f"module {graph.module!r}: batch norm in training mode mixes the samples; call eval(), or choose "
-            "batch_norm='forward' (statistics of the clean batch as constants) or 'ibp' (of the middles of intervals)"
+            f"module {graph.module!r}: batch norm {why} mixes the samples; {cure}choose batch_norm='forward' "
+            "(statistics of the clean batch as constants) or 'ibp' (of the middles of intervals)"
         )
     of_batch = batch_statistics if graph.batch_norm == "forward" else batch_statistics_of_middle
     normalised = graph.call(of_batch, x, eps, name="batch_norm", meta=x.meta)

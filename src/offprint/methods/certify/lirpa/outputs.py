@@ -26,7 +26,8 @@ class Bounds:
     Parameters
     ----------
     lower, upper : Tensor or None
-        Of the output's shape, or (samples, rows) with a specification ``C``.
+        Of the output's shape, or (samples, rows) with a specification ``C``. Infinite where numbers overflowed on the
+        way: there nothing is known.
     lA, uA : Tensor, dict of Tensor, or None
         Coefficients of the perturbed input, of shape (samples, *rows, *shape of one sample of it): the output is at
         least ``lA . x + lb`` and at most ``uA . x + ub`` in the whole region. A dict of them, with the keys of the
@@ -80,8 +81,13 @@ def pulled_bounds(
         found.append(ends)
     ends = [torch.cat([part[k] for part in found]) for k in range(len(sides))]
     shaped = {upper: _shaped(problem, target, end, rows is not None) for upper, end in zip(sides, ends, strict=True)}
-    bounds = Bounds(shaped.get(False), shaped.get(True))
+    bounds = Bounds(_known(shaped.get(False), False), _known(shaped.get(True), True))
     return _with_linear(problem, target, bounds, linear, sides, rows is not None) if return_A else bounds
+
+
+def _known(end: Tensor | None, upper: bool) -> Tensor | None:
+    """Return a bound with infinity in place of what has overflowed."""
+    return None if end is None else torch.where(end.isnan(), torch.inf if upper else -torch.inf, end)
 
 
 def best_bounds(first: Bounds, second: Bounds) -> Bounds:
@@ -169,7 +175,7 @@ def pushed_bounds(
             pushed = push_affine(problem, list(pulled.coefficients))
             functions = _mixed(problem, target, pulled, pushed)
             ends = list(concretize_affine(problem, functions, *roots_of(problem, target), None))
-    bounds = Bounds(*(end if side in sides else None for side, end in enumerate(ends)))
+    bounds = Bounds(*(_known(end, bool(side)) if side in sides else None for side, end in enumerate(ends)))
     if return_A:
         assert functions is not None
         bounds = _linear_of(problem, target, functions, bounds, sides, rows is not None)

@@ -146,6 +146,8 @@ class LpBall(Perturbation):
     def __post_init__(self) -> None:
         if not self.norm >= 1:
             raise ValueError(f"norm: expected a number of at least 1, got {self.norm}")
+        if not isinstance(self.eps, Tensor | float | int):
+            object.__setattr__(self, "eps", torch.as_tensor(self.eps))  # of a list or an array
         eps = torch.as_tensor(self.eps)
         if not bool(torch.isfinite(eps).all()) or bool((eps < 0).any()):
             raise ValueError(f"eps: expected finite numbers of at least 0, got {self.eps}")

@@ -69,7 +69,8 @@ def perturb_parameters(
     ----------
     module : torch.nn.Module
     names : sequence of str, optional
-        As in ``module.named_parameters()``; by default all of them.
+        As in ``module.named_parameters()``; by default all of them. Tied weights are one parameter, under whichever of
+        their names; in the result it is the first.
     perturbation : Perturbation
         Of each parameter by itself: each has a ball of its own, all its elements together.
 
@@ -99,12 +100,13 @@ def perturb_parameters(
     Kaidi Xu et al., Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond, arXiv:2002.12920,
     section 4.3.
     """
-    known = dict(module.named_parameters())
-    names = list(known) if names is None else names
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    known = {name: first[id(one)] for name, one in module.named_parameters(remove_duplicate=False)}
+    names = list(first.values()) if names is None else names
     for name in names:
         if name not in known:
             raise ValueError(f"names: expected parameters of the module, got {name!r}; it has {sorted(known)}")
-    return dict.fromkeys(names, perturbation)
+    return dict.fromkeys([known[name] for name in names], perturbation)
 
 
 def specified_rows(problem: Problem, target: Node, C: Tensor | None) -> Tensor | None:
@@ -112,7 +114,8 @@ def specified_rows(problem: Problem, target: Node, C: Tensor | None) -> Tensor |
     if C is None:
         return None
     n_outputs = target.shape.numel() // (problem.n_samples if problem.batched else 1)
-    if C.ndim not in (2, 3) or C.shape[-1] != n_outputs or (C.ndim == 3 and C.shape[0] != problem.n_samples):
+    fits = C.ndim in (2, 3) and C.shape[-1] == n_outputs and C.shape[-2] > 0
+    if not fits or (C.ndim == 3 and C.shape[0] != problem.n_samples):
         raise ValueError(
             f"C: expected shape ({problem.n_samples}, rows, {n_outputs}) or (rows, {n_outputs}), got {tuple(C.shape)}"
         )

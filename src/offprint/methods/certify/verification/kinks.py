@@ -7,6 +7,7 @@ import itertools
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from offprint.methods.certify.verification.inputs import Progress
 from offprint.methods.certify.verification.leaves import decide
@@ -17,6 +18,8 @@ from offprint.methods.certify.verification.task import Clock, Target, Task
 
 STEPS_AT_ROOT = 50
 STEPS_IN_DOMAINS = 15
+N_TRIED = 20
+"""How many kinks are tried before one of them is split."""
 
 
 def make_root(network: Network, target: Target, *, optimise: bool = False) -> Root:
@@ -45,13 +48,19 @@ def split_kinks(
         if outcome.counterexample is not None:
             return outcome
         least = torch.maximum(bounded.least, bounded.least.new_tensor([one[0] for one in taken])).tolist()
-        is_undecided = set(undecided.tolist())
+        splits = dict(
+            zip(
+                undecided.tolist(),
+                _choose(root, domains.pick(undecided), bounded.cost[undecided], batch),
+                strict=True,
+            )
+        )
         for i in range(len(domains)):
-            if i not in is_undecided:
+            if i not in splits:
                 outcome.decided(least[i])
             elif bool(torch.isfinite(bounded.cost[i].amax())):
                 outcome.n_domains += 1
-                for half in _halves(domains.pick([i]), int(bounded.cost[i].argmax())):
+                for half in _halves(domains.pick([i]), splits[i]):
                     heapq.heappush(open_domains, (least[i], next(ids), half))
             elif _leaf(task, root, domains.pick([i]), least[i], outcome):
                 return outcome
@@ -60,6 +69,30 @@ def split_kinks(
     for bound, _, _ in open_domains:
         outcome.left_open(bound)
     return outcome
+
+
+def _choose(root: Root, domains: Domains, cost: Tensor, batch: int) -> list[int]:
+    """Return which kink to split in each domain: of those that cost most, the one whose halves have the best bounds.
+
+    The halves are bounded with the lines and multipliers of the whole, a single pass for each.
+    """
+    if not len(domains):
+        return []
+    n_tried = min(N_TRIED, cost.shape[1])
+    tried = cost.topk(n_tried, dim=1)
+    index = torch.arange(len(domains)).repeat_interleave(2 * n_tried)
+    split = tried.indices.repeat_interleave(2, 1).flatten()
+    least = []
+    for part in torch.split(torch.arange(len(index)), batch):
+        halves = domains.pick(index[part])
+        signs = halves.signs.clone()
+        signs[torch.arange(len(part)), split[part]] = 1.0 - 2.0 * (part % 2).to(signs)
+        least.append(root.least(replace(halves, signs=signs)))
+    both = torch.cat(least).reshape(len(domains), n_tried, 2)
+    # What is above 0 is decided: how far above does not matter.
+    score = both.amin(2) + 0.1 * both.amax(2).clamp(max=0)
+    best = torch.where(tried.values.isfinite(), score, -torch.inf).argmax(1, keepdim=True)
+    return [int(k) for k in tried.indices.gather(1, best)]
 
 
 def _halves(domain: Domains, split: int) -> list[Domains]:

@@ -58,7 +58,7 @@ class _Program:
 
         At every input of the leaf the margin is at least any mixture of the rows, minus what is not negative there.
         """
-        weights, prices = multipliers.clamp(min=0).split([len(self.rows), len(self.sides)])
+        weights, prices = torch.split(multipliers.clamp(min=0), [len(self.rows), len(self.sides)])
         total = weights.sum()
         if not bool(total > 0):
             return -torch.inf

@@ -159,6 +159,17 @@ class Root:
         n = len(domains)
         return Bounded(best.least[0, :n], best.coefficients[0, :n], cost[:n]), kept.pick(range(n))
 
+    @torch.no_grad()
+    def least(self, domains: Domains) -> Tensor:
+        """Return lower bounds of the margin where the domains' slopes, multipliers and mixtures are as they are."""
+        size = self.network.size(len(domains))
+        filled = domains.pick([*range(len(domains)), *[0] * (size - len(domains))])
+        relaxed, problem = self.problem(filled, refine=False)
+        bound, _ = self._evaluate(
+            relaxed, problem, filled.signs, filled.slopes, filled.multipliers, filled.mixture, None
+        )
+        return bound.least[0, : len(domains)]
+
     def _cost(self, relaxed: Relaxed, problem: Problem, at: Domains) -> Tensor:
         """Return for each open kink about how much deciding it would raise the bound, (domains, n_splits).
 

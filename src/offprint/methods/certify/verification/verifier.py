@@ -263,9 +263,12 @@ def _check_run(task: Task) -> None:
             raise ValueError(f"model: it cannot be run on an input of shape {task.input_shape}: {error}") from error
     if output.shape[1] != task.property.n_outputs:
         raise ValueError(f"model: it has {output.shape[1]} outputs, the property {task.property.n_outputs}")
-    for name, one in [*task.given.named_parameters(), *task.given.named_buffers()]:
+    for name, one in task.given.named_parameters():
         if not bool(torch.isfinite(one).all()):
             raise ValueError(f"model: {name} is not finite")
+    for name, one in task.given.named_buffers():  # masks are made of infinities
+        if bool(one.isnan().any()):
+            raise ValueError(f"model: {name} has NaN")
 
 
 def _check(

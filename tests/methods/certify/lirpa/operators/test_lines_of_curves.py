@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from offprint.methods.certify.lirpa.operators import bumped, convex, elu, powers, rectifiers, s_shaped
+from offprint.methods.certify.lirpa.operators import bumped, convex, elu, powers, rectifiers, s_shaped, waves
 from offprint.methods.certify.lirpa.operators.elementwise import Elementwise, Lines
 
 INFINITY = float("inf")
@@ -53,6 +53,8 @@ CURVES = [
     Curve("arctan", s_shaped.Arctan(), torch.atan),
     Curve("erf", s_shaped.Erf(), torch.erf),
     Curve("softsign", s_shaped.Softsign(), F.softsign),
+    Curve("sine", waves.Sine(), torch.sin),
+    Curve("cosine", waves.Cosine(), torch.cos),
     Curve("gelu", bumped.GELU(), F.gelu),
     Curve("gelu_tanh", bumped.GELU("tanh"), lambda x: F.gelu(x, approximate="tanh")),
     Curve("silu", bumped.SiLU(), F.silu),

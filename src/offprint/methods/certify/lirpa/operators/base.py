@@ -124,6 +124,10 @@ class ElementwiseOperator(Operator):
 
     def function(self, call: Call) -> Elementwise:
         """Return the function of a call, its constants taken from the call's arguments."""
+        if any(one.position > 0 for one in call.inputs):
+            raise ValueError(
+                f"node {call.name}: a perturbation reaches a constant of {call.target}, not its input alone"
+            )
         return self.make(*call.args[1:])
 
     def _checked(self, call: Call, interval: Interval) -> Elementwise:

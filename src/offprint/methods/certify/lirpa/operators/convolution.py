@@ -340,7 +340,7 @@ class Convolution(Operator):
                 call.args[INPUT].abs() if inputs is None else torch.maximum(inputs.lower.abs(), inputs.upper.abs())
             )
             radius = radius + _run(geometry, largest, (weights.upper - weights.lower) / 2)
-        elif inputs is not None and isinstance(inputs.region, LpBall) and not inputs.region.is_box:
+        elif x is not None and inputs is not None and isinstance(inputs.region, LpBall) and not inputs.region.is_box:
             change = self._reach(inputs.region, call.value(x), call.args[WEIGHT], geometry, middle)
             if change is not None:
                 radius = torch.minimum(radius, change)
