@@ -32,7 +32,7 @@ from offprint.methods.bags.ragged import RaggedBags
 
 @pytest.fixture
 def as_users_call_it(monkeypatch):
-    """Switch the checks of annotations off, as they are outside the tests."""
+    """Switch the checks of annotations off, as they are outside the tests, where trainings are twice as fast."""
     monkeypatch.setitem(config.__dict__, "jaxtyping_disable", True)
 
 
@@ -108,7 +108,7 @@ def test_weights_by_label_are_those_of_the_loss_by_class():
     np.testing.assert_allclose(found[1], expected, atol=1e-5)  # bags in another order, added up in float32
 
 
-def test_the_same_seed_gives_the_same_model_and_leaves_torchs_state_alone():
+def test_the_same_seed_gives_the_same_model_and_leaves_torchs_state_alone(as_users_call_it):
     bags, y = drawn(8)
     found = []
     for state in (0, 1):
@@ -154,7 +154,7 @@ def test_lists_ragged_bags_and_slides_read_one_by_one_are_the_same():
         lambda: MaxMIL(8, reduced_features=16, generator=0),
     ],
 )
-def test_every_model_learns_an_easy_problem(made):
+def test_every_model_learns_an_easy_problem(made, as_users_call_it):
     (bags, y), (test_bags, test_y) = drawn(40, shift=5.0), drawn(20, seed=1, shift=5.0)
     model = made()
     weight = 0.0 if isinstance(model, MeanMIL) else 0.01
@@ -166,7 +166,7 @@ def test_every_model_learns_an_easy_problem(made):
     assert probabilities.sum(1) == pytest.approx(np.ones(20))
 
 
-def test_the_entropy_term_spreads_attention():
+def test_the_entropy_term_spreads_attention(as_users_call_it):
     bags, y = drawn(20)
     spread = {}
     for weight in (0.0, 1.0):
@@ -179,7 +179,7 @@ def test_the_entropy_term_spreads_attention():
     assert spread[1.0] > spread[0.0] + 0.1
 
 
-def test_the_best_epoch_on_validation_is_kept():
+def test_the_best_epoch_on_validation_is_kept(as_users_call_it):
     """Labels of the validation bags are turned round, so that learning makes it worse and an early epoch is best."""
     (bags, y), (val_bags, val_y) = drawn(20), drawn(20, seed=1)
     model = GatedABMIL(8, generator=0)
@@ -214,7 +214,7 @@ def test_subsampling_keeps_a_share_of_each_bag_evenly():
     assert (counts[counts < 100] / 100 - 0.5).abs().max() < 0.25
 
 
-def test_labels_of_any_kind_come_back():
+def test_labels_of_any_kind_come_back(as_users_call_it):
     bags, y = drawn(20)
     names = np.array(["normal", "tumour"])[y]
     model = GatedABMIL(8, reduced_features=16, generator=0)

@@ -311,6 +311,11 @@ def test_halves_share_no_point_even_of_sets_that_are_too_small(sizes):
             for half in (points[: n_points // 2], points[n_points // 2 :]):
                 counts = [half.count(point) for point in set(half)]
                 assert max(counts) - min(counts) <= 1
+    # Of sets that are large enough the same points are drawn either way.
+    source = (torch.Generator().manual_seed(0) for _ in range(2))
+    largest = torch.tensor([2, 2])
+    either = [draw_points(bags, largest, 8, next(source), halves=halves) for halves in (True, False)]
+    assert torch.equal(*either)
 
 
 def test_training_on_small_sets_never_matches_what_was_shown():

@@ -90,6 +90,19 @@ def test_all_digits_are_kept_whatever_the_covariances(d):
     np.testing.assert_allclose(low, wanted[:2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_gaussians_on_a_line_or_a_point_have_a_distance(d):
+    """By hand: W₂² is |v|² + tr B − 2 (vᵀBv)^½ from vvᵀ, tr B from a point, and (|v| − |w|)² between like lines."""
+    v, b, zero = normal(d), covariances(1, d, seed=1)[0], torch.zeros(d, dtype=torch.float64)
+    line, point, other = torch.outer(v, v), torch.zeros_like(b), covariances(1, d, seed=2)[0]
+    first, second = torch.stack([line, point, line, point, other]), torch.stack([b, b, 4 * line, point, b])
+    plain = gaussian_w2(zero, other, zero, b).square()
+    wanted = torch.stack([v @ v + b.trace() - 2 * (v @ b @ v).sqrt(), b.trace(), v @ v, zero.sum(), plain])
+    for one, two in ((first, second), (second, first)):
+        # Rounding of 1e-16 in an eigenvalue that is 0 is one of 1e-8 in its root.
+        torch.testing.assert_close(gaussian_w2(zero, one, zero, two).square(), wanted, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("d", [2, 3])
 def test_gradients_of_the_distance_are_those_of_finite_differences(d):
     """Beside a pair that is equal, whose own gradient has no meaning."""
@@ -249,6 +262,7 @@ def test_gradients_vanish_only_where_samples_agree(distance):
         (lambda: gaussian_w2(ZERO, A, SHIFT, 2 - torch.eye(2, dtype=torch.float64)), ValueError, "covariance2"),
         (lambda: gaussian_w2(normal(3), covariances(1, 3)[0], normal(3), INDEFINITE), ValueError, "covariance2"),
         (lambda: gaussian_w2(ZERO, A, SHIFT, torch.triu(B)), ValueError, "covariance2"),
+        (lambda: gaussian_w2(normal(3), torch.triu(covariances(1, 3)[0]), normal(3), INDEFINITE), ValueError, "sym"),
         (lambda: gaussian_w2(ZERO * torch.nan, A, SHIFT, B), ValueError, "mean1"),
         (lambda: gaussian_w2(ZERO[:1], A, SHIFT, B), ValueError, "mean1"),
         (lambda: gaussian_w2(ZERO.long(), A, SHIFT, B), TypeError, "mean1"),

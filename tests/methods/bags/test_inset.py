@@ -92,7 +92,7 @@ def test_the_recognition_network_climbs_its_bound_and_moves_nothing_else(mode):
     before = bound()
     selector = SubsetSelector(mode=mode, mc_samples=16, temperature=0.3)
     optimizer = torch.optim.Adam(model.recognition.parameters(), 0.02)
-    for _ in range(150):
+    for _ in range(100):
         selector._recognise(model, x, mask, optimizer)
     after = bound()
     assert before + 1 < after

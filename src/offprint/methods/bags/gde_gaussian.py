@@ -287,9 +287,9 @@ def _squared_bures_in_the_plane(a: Tensor, b: Tensor) -> Tensor:
 def _difference_of_traces(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return tr(A + B) − 2 tr (LᵀBL)^½, A = LLᵀ, and where what rounding does to it is below a share of 1e-10."""
     factor, info = torch.linalg.cholesky_ex(a)
-    if bool(info.any()):
+    if bool(info.any()):  # what a factor that failed holds is left open
         factor = torch.linalg.cholesky(torch.where(info[..., None, None] == 0, a, torch.eye(a.shape[-1]).to(a)))
-    values = torch.linalg.eigvalsh(factor.mT @ b @ factor).clamp(min=torch.finfo(a.dtype).tiny)
+    values = torch.linalg.eigvalsh(factor.mT @ b @ factor).clamp(min=0)
     traces = _trace(a), _trace(b)
     found = traces[0] + traces[1] - 2 * values.sqrt().sum(-1)
     # Rounding moves an eigenvalue by its unit times the norms of both, and the root of the least by most.

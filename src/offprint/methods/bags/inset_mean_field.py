@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from offprint.methods.bags.inset_utility import PreparedSets, SetUtility, Subsets, checked_mask
+from offprint.methods.bags.inset_utility import PreparedSets, SetUtility, Subsets, checked_mask, generator_on
 from offprint.models.batches import check_sizes
-from offprint.models.randomness import as_generator
 
 Utility = Callable[[Tensor, Tensor], Tensor]
 """Takes elements (sets, points, ...) and subsets (sets, draws, points), and returns utilities (sets, draws)."""
@@ -112,7 +111,7 @@ def mean_field(
     if q.shape != mask.shape or not bool(((q >= 0) & (q <= 1)).all()):
         raise ValueError(f"q must be probabilities of shape {tuple(mask.shape)}, as x has; got {tuple(q.shape)}")
     prepared = prepare(utility, x, mask, chunk_size)
-    source = None if generator is None else as_generator(generator)
+    source = generator_on(generator, x.device)
     before = q.detach()
     for step in range(n_steps):
         chance = before.masked_fill(~mask, 0.0)[:, None].expand(-1, n_samples, -1)

@@ -9,9 +9,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from offprint.methods.bags.inset_utility import check_choice, checked_mask, chunks, encode_elements, summary
+from offprint.methods.bags.inset_utility import (
+    check_choice,
+    checked_mask,
+    chunks,
+    encode_elements,
+    generator_on,
+    summary,
+)
 from offprint.models.batches import check_sizes
-from offprint.models.randomness import as_generator, seeded
+from offprint.models.randomness import seeded
 
 Noise = Literal["ind", "copula"]
 
@@ -77,7 +84,7 @@ class Proposal:
         check_choice("noise", noise, Noise)
         if not temperature > 0:
             raise ValueError(f"temperature must be positive; got {temperature}")
-        source = None if generator is None else as_generator(generator)
+        source = generator_on(generator, self.logits.device)
         n_sets, n_points, rank = self.factors.shape
         blank = self.logits.new_empty
         if noise == "ind":

@@ -360,6 +360,23 @@ def checked_mask(x: object, mask: object = None) -> Bool[Tensor, "sets points"]:
     return mask
 
 
+def generator_on(generator: torch.Generator | int | None, device: torch.device) -> torch.Generator | None:
+    """Return a generator that draws on a device: the one given, or one that it seeds where it lies on another.
+
+    Examples
+    --------
+    >>> generator_on(3, torch.device("cpu")).initial_seed()
+    3
+    """
+    if generator is None:
+        return None
+    source = as_generator(generator)
+    if source.device.type == device.type:
+        return source
+    seed = int(torch.randint(2**62, (), generator=source, device=source.device))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def check_choice(name: str, given: object, accepted: object) -> None:
     """Refuse an option that is none of a Literal's.
 

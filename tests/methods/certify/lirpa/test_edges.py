@@ -186,6 +186,7 @@ def unnormalised() -> nn.Module:
     return nn.BatchNorm1d(3, track_running_stats=False, dtype=F64).eval()
 
 
+EVEN = numbers(3, 1, 1, 4, seed=4)
 FUNCTIONS = {
     "log1p": lambda x: torch.log1p(x * x),
     "log2": lambda x: torch.log2(x * x + 1),
@@ -212,6 +213,11 @@ FUNCTIONS = {
     "running sum": lambda x: x.cumsum(1),
     "adaptive maxima": lambda x: F.adaptive_max_pool1d(x[:, None], 2)[:, 0],
     "maxima with places": lambda x: F.max_pool2d(x.reshape(2, 1, 2, 2), 2, return_indices=True)[0],
+    "steps": lambda x: x.floor() + 2 * x.ceil() - x.round() + x.trunc() * x,
+    "even kernels": lambda x: F.conv1d(x[:, None], EVEN[:, :, 0], EVEN[:, 0, 0, 0], padding="same", dilation=3).flatten(
+        1
+    ),
+    "even kernels of two axes": lambda x: F.conv2d(x.reshape(2, 1, 2, 2), EVEN, padding="same").flatten(1),
     "waves": lambda x: torch.sin(3 * x) * torch.cos(x),
 }
 

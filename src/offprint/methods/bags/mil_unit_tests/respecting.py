@@ -102,7 +102,7 @@ class MonotoneMIL(BagModel):
     With presence p_rq = max over rows of h_rq, the logit is b + logsumexp_r(−logsumexp_q(−p_rq)), which rises in every
     p. Presences are not squashed before the maximum: a sigmoid there stops learning. Training can stay
     in rules of one concept, which a training AUC near 0.85 on test 2 gives away: on scaled rows at a learning rate of
-    1e-3 each of a few starts did, at 1e-2 none. Try larger rates and a few starts (``n_restarts``), and keep the lowest
+    1e-3 each of a few starts did, at 1e-2 few. Try larger rates and a few starts (``n_restarts``), and keep the lowest
     training loss. O(n · width²).
 
     Examples

@@ -211,6 +211,29 @@ def running_sum(graph: Graph, x: Node, axis: int, dtype: torch.dtype | None = No
     return graph.call(aten.transpose.int, graph.call(aten.linear.default, moved, ones), axis, -1)
 
 
+@register_decomposition(*(getattr(aten, f"conv{n}d").padding for n in (1, 2, 3)))
+def convolution(
+    graph: Graph,
+    x: Node,
+    weight: Node,
+    bias: Node | None,
+    stride: Sequence[int],
+    padding: str,
+    dilation: Sequence[int],
+    groups: int,
+) -> Node:
+    """Pad first where ``padding="same"`` needs one more element at the end than at the start."""
+    n_axes = weight.meta.ndim - 2
+    steps = list(dilation) * n_axes if len(dilation) == 1 else list(dilation)
+    total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(steps, weight.shape[2:], strict=True)]
+    packet = getattr(aten, f"conv{n_axes}d")
+    if not any(one % 2 for one in total):
+        return graph.call(packet.padding, x, weight, bias, stride, padding, dilation, groups)
+    widths = [width for one in reversed(total) for width in (one // 2, one - one // 2)]
+    padded = graph.call(aten.constant_pad_nd.default, x, widths, 0.0)
+    return graph.call(packet.default, padded, weight, bias, stride, [0] * n_axes, dilation, groups)
+
+
 @register_decomposition(aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
 def max_pool(graph: Graph, x: Node, *args: Any) -> tuple[Node, None]:
     """Return the values; where they are has no bounds."""

@@ -48,13 +48,8 @@ def split_kinks(
         if outcome.counterexample is not None:
             return outcome
         least = torch.maximum(bounded.least, bounded.least.new_tensor([one[0] for one in taken])).tolist()
-        splits = dict(
-            zip(
-                undecided.tolist(),
-                _choose(root, domains.pick(undecided), bounded.cost[undecided], batch),
-                strict=True,
-            )
-        )
+        chosen = _choose(root, domains.pick(undecided), bounded.least[undecided], bounded.cost[undecided], batch)
+        splits = dict(zip(undecided.tolist(), chosen, strict=True))
         for i in range(len(domains)):
             if i not in splits:
                 outcome.decided(least[i])
@@ -71,10 +66,11 @@ def split_kinks(
     return outcome
 
 
-def _choose(root: Root, domains: Domains, cost: Tensor, batch: int) -> list[int]:
+def _choose(root: Root, domains: Domains, least: Tensor, cost: Tensor, batch: int) -> list[int]:
     """Return which kink to split in each domain: of those that cost most, the one whose halves have the best bounds.
 
-    The halves are bounded with the lines and multipliers of the whole, a single pass for each.
+    The halves are bounded with the lines and multipliers of the whole, a single pass for each; ``least`` is the bound
+    of the whole, which they have in any case.
     """
     if not len(domains):
         return []
@@ -82,13 +78,13 @@ def _choose(root: Root, domains: Domains, cost: Tensor, batch: int) -> list[int]
     tried = cost.topk(n_tried, dim=1)
     index = torch.arange(len(domains)).repeat_interleave(2 * n_tried)
     split = tried.indices.repeat_interleave(2, 1).flatten()
-    least = []
+    found = []
     for part in torch.split(torch.arange(len(index)), batch):
         halves = domains.pick(index[part])
         signs = halves.signs.clone()
         signs[torch.arange(len(part)), split[part]] = 1.0 - 2.0 * (part % 2).to(signs)
-        least.append(root.least(replace(halves, signs=signs)))
-    both = torch.cat(least).reshape(len(domains), n_tried, 2)
+        found.append(root.least(replace(halves, signs=signs)))
+    both = torch.maximum(torch.cat(found).reshape(len(domains), n_tried, 2), least[:, None, None])
     # What is above 0 is decided: how far above does not matter.
     score = both.amin(2) + 0.1 * both.amax(2).clamp(max=0)
     best = torch.where(tried.values.isfinite(), score, -torch.inf).argmax(1, keepdim=True)

@@ -266,8 +266,8 @@ def _check_run(task: Task) -> None:
     for name, one in task.given.named_parameters():
         if not bool(torch.isfinite(one).all()):
             raise ValueError(f"model: {name} is not finite")
-    for name, one in task.given.named_buffers():  # masks are made of infinities
-        if bool(one.isnan().any()):
+    for name, buffer in task.given.named_buffers():  # masks are made of infinities
+        if bool(buffer.isnan().any()):
             raise ValueError(f"model: {name} has NaN")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -245,18 +246,34 @@ class Hardsigmoid(Elementwise):
         return least / 6, greatest / 6
 
 
-class Sign(Elementwise):
-    """``-1``, ``0`` or ``1``: constants below and above, as no derivative says anything about it."""
+class Step(Elementwise):
+    """A function that grows in steps: constants below and above, as no derivative says anything about it.
+
+    Parameters
+    ----------
+    function : callable
+        Such as `torch.sign` or `torch.floor`.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
 
     def value(self, inputs: Tensor) -> Tensor:
-        return inputs.sign()
+        return self.function(inputs)
 
     def interval(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        return lower.sign(), upper.sign()
+        return self.function(lower), self.function(upper)
 
     def relax(self, lower: Tensor, upper: Tensor, choice: Tensor | None = None) -> Lines:
         flat = torch.zeros_like(lower)
-        return Lines(flat, lower.sign(), flat, upper.sign())
+        return Lines(flat, self.function(lower), flat, self.function(upper))
+
+
+class Sign(Step):
+    """``-1``, ``0`` or ``1``."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.sign)
 
 
 def _positive_share(lower: Tensor, upper: Tensor) -> Tensor:
