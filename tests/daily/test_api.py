@@ -236,11 +236,13 @@ def test_papers_have_the_names_that_they_have(client: Site, database: Database) 
 
 def test_a_paper_tells_all_there_is(client: Site, database: Database, recorded_alpha: object) -> None:
     with database.session() as session:
-        session.add(Account(email="ada@example.org", handle="ada", name="Ada L."))
+        ada = Account(email="ada@example.org", handle="ada", name="Ada L.")
+        session.add(ada)
+        session.flush()
         paper = session.query(Paper).filter_by(slug="alpha-method").one()
         paper.abstract, paper.n_votes, paper.n_comments = "An abstract.", 7, 2
         paper.published_at = datetime.datetime(2025, 1, 1, 17, 30, 1, 250_000, tzinfo=UTC)
-        paper.listings[0].submitter = "ada"
+        paper.listings[0].submitter, paper.listings[0].account_id = "ada", ada.id
         paper.listings[0].submitted_at = datetime.datetime(2025, 8, 20, 9, tzinfo=UTC)
     told = client.get("/api/papers/2501.00001").json()
     assert {key: told[key] for key in ("id", "summary", "upvotes", "numComments", "publishedAt")} == {
@@ -270,6 +272,10 @@ def test_a_paper_tells_all_there_is(client: Site, database: Database, recorded_a
     [entry] = [entry for entry in client.get("/api/daily_papers").json() if entry["paper"]["id"] == "2501.00001"]
     assert entry["offprint"] == ours
     assert entry["paper"] == {key: value for key, value in told.items() if key != "offprint"}
+    with database.session() as session:  # brought there elsewhere, by someone of the same handle
+        session.query(Listing).update({"account_id": None})
+    namesake = client.get("/api/papers/2501.00001").json()["submittedOnDailyBy"]
+    assert (namesake["user"], namesake["fullname"]) == ("ada", "ada")
 
 
 def test_addresses_that_do_not_lead_to_the_web_are_not_told(client: Site, database: Database) -> None:

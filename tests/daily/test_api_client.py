@@ -49,7 +49,9 @@ def address(database: Database) -> Iterator[str]:
 def api(address: str, database: Database, recorded_alpha: Path) -> HfApi:
     """The client, pointed at a site with a paper of each kind."""
     with database.session() as session:
-        session.add(Account(email="grace@example.org", handle="grace", name="Grace Hopper"))
+        grace = Account(email="grace@example.org", handle="grace", name="Grace Hopper")
+        session.add(grace)
+        session.flush()
         alpha = session.query(Paper).filter_by(slug="alpha-method").one()
         alpha.abstract, alpha.n_votes, alpha.n_comments, alpha.hotness = "The abstract.", 5, 2, 9999.0
         alpha.published_at = datetime.datetime(2025, 1, 1, 12, 30, tzinfo=UTC)
@@ -66,7 +68,8 @@ def api(address: str, database: Database, recorded_alpha: Path) -> HfApi:
                 abstract=f"About {title}.",
             )
             session.add(paper)
-            paper.listings.append(Listing(day=day, submitter=submitter))
+            account = grace.id if submitter == "grace" else None
+            paper.listings.append(Listing(day=day, submitter=submitter, account_id=account))
     return HfApi(endpoint=address, token=False)
 
 

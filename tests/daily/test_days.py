@@ -119,6 +119,24 @@ def test_periods_lead_to_the_nearest_with_papers(listed: Database, client: TestC
         assert found == [[before] if before else [], [after] if after else []], path
 
 
+WIDER = {
+    "/2024-12-30": ["/week/2025-W01", "/month/2024-12", "/calendar/2024"],
+    "/2025-08-31": ["/week/2025-W35", "/month/2025-08", "/calendar/2025"],
+    # A week is of the month and year of its Thursday, as its own name says.
+    "/week/2025-W01": ["/month/2025-01", "/calendar/2025"],
+    "/week/2020-W53": ["/month/2020-12", "/calendar/2020"],
+    "/week/2021-W52": ["/month/2021-12", "/calendar/2021"],
+    "/week/9999-W52": ["/month/9999-12", "/calendar/9999"],
+    "/month/2025-08": ["/calendar/2025"],
+}
+
+
+def test_periods_lead_to_the_larger_ones_that_they_are_of(client: TestClient) -> None:
+    for path, wider in WIDER.items():
+        [links] = re.findall(r'<span class="wider">(.*?)</span>', client.get(path).text)
+        assert re.findall(r'href="([^"]+)"', links) == wider, path
+
+
 def test_an_empty_period_says_so(listed: Database, client: TestClient) -> None:
     for path in ("/2025-08-30", "/week/2025-W38", "/month/2025-12", "/calendar/2024"):
         response = client.get(path)

@@ -74,6 +74,14 @@ class TestHiding:
         assert send(other, path, hidden="yes").status_code == 403
         assert counted(database) == 1
 
+    def test_a_moderator_who_is_banned_sees_what_others_see(
+        self, eve: Browser, moderator: Browser, database: Database
+    ) -> None:
+        send(moderator, f"/comments/{number(database)}/hide", hidden="yes")
+        assert "Buy my things" in moderator.get(PAGE).text
+        sign_in(moderator, database, "mod@example.org", banned=True)
+        assert "Buy my things" not in moderator.get(PAGE).text
+
     def test_what_cannot_be_hidden_is_refused(self, eve: Browser, moderator: Browser, database: Database) -> None:
         assert send(moderator, f"/comments/{number(database)}/hide", hidden="maybe").status_code == 400
         assert send(moderator, "/comments/999/hide", hidden="yes").status_code == 404

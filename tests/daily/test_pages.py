@@ -93,7 +93,9 @@ def test_a_paper_has_one_address(client: TestClient, database: Database) -> None
         session.flush()
         unknown = session.scalars(select(Paper).where(Paper.title == "Unknown")).one()
         unknown.listings.append(Listing(day=datetime.date(2025, 8, 21)))
-    assert client.get("/papers/2501.00001").headers["location"] == "/papers/alpha-method"
+    for name in ("2501.00001", "2501.00001v2", "arXiv:2501.00001"):
+        assert client.get(f"/papers/{name}").headers["location"] == "/papers/alpha-method"
+    assert client.get("/papers/2401.12345v3").headers["location"] == "/papers/2401.12345"
     imported = client.get("/papers/2401.12345")
     assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt; $a&lt;b$" in imported.text
     assert "img" not in Page(imported.text).tags

@@ -17,9 +17,11 @@ import pytest
 import serving
 from fastapi.testclient import TestClient
 from itsdangerous import BadSignature
+from readers import Browser
 from sqlalchemy import select, update
 
 from offprint.daily.app import create_app
+from offprint.daily.routes import runs as run_routes
 from offprint.daily.runs import MOST_QUEUED, Runs, RunsOffError
 from offprint.daily.security import COOKIE, FormGuard, kept_secret, signer
 from offprint.daily.settings import Settings
@@ -362,6 +364,26 @@ class TestStopping:
             client.app.state.runs.stopping.set()
             events = viewer.result(30)
         assert "end" not in dict(events)
+
+    def test_nobody_holds_all_streams(self, gated: tuple[Site, Gated], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a visitor's streams so many are open at once, and one that has ended makes room for another."""
+        monkeypatch.setattr(run_routes, "MOST_STREAMS_OF_ONE", 1)
+        client, executor = gated
+        client.press_run("alpha-method")
+        assert executor.reached.wait(30)
+        other = Browser(client.app)
+        other._transport.client = ("192.0.2.7", 1)  # type: ignore[attr-defined]
+        with ThreadPoolExecutor(2) as pool:
+            viewer = pool.submit(client.follow)
+            while not client.app.state.__dict__["_state"].get("streams"):
+                threading.Event().wait(0.01)
+            assert client.get("/runs/1/events").status_code == 503
+            beside = pool.submit(other.get, "/runs/1/events")
+            executor.gate.set()
+            assert dict(viewer.result(30))["end"] == "done"
+            assert beside.result(30).status_code == 200
+        assert dict(client.follow())["end"] == "done"
+        assert not client.app.state.streams
 
 
 class TestSeveralServers:

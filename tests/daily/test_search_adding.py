@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
-from offprint.daily.search import adding
+from offprint.daily.search import adding, vectors
 from offprint.daily.search.adding import add_papers
 from offprint.store import Database, Paper
 
@@ -86,8 +86,8 @@ def test_papers_whose_words_could_not_be_indexed_are_not_there(
 ) -> None:
     """An import that dies between the two leaves neither, and the index goes on following single papers."""
     database, other = two
-    wrong: dict[str, Any] = {"_WORDS": "SELECT ? FROM nowhere", "_VECTORS": text("SELECT 1 FROM nowhere")}
-    name = "_WORDS" if database.sqlite else "_VECTORS"
+    wrong: dict[str, Any] = {"_WORDS": "SELECT ? FROM nowhere", "_SORT_IN": text("SELECT 1 FROM nowhere")}
+    name = "_WORDS" if database.sqlite else "_SORT_IN"
     with monkeypatch.context() as patch:
         patch.setattr(adding, name, wrong[name])
         with pytest.raises(DatabaseError, match="nowhere"), database.session() as session:
@@ -98,6 +98,53 @@ def test_papers_whose_words_could_not_be_indexed_are_not_there(
             session.add_all([Paper(id=number, **values) for number, values in enumerate(papers(0, 5), start=1)])
     assert index(database) == index(other)
     assert len(index(database)) > 2
+
+
+LONG = {
+    "many words": "graph of a sum " * 5000,
+    "many times one word": "graph " * 300,
+    "as many as a vector holds of one": "graph " * 255,
+    "a word longer than any": "a" * 3000 + " graph",
+    "many authors": "Ada Graph, " * 400,
+}
+
+
+@pytest.mark.parametrize("content", LONG.values(), ids=LONG)
+def test_however_long_a_text_is_its_words_are_those_that_the_trigger_finds(
+    content: str, two: tuple[Database, Database]
+) -> None:
+    """Beyond what a vector counts, in words and in places of one, the database decides what stays."""
+    said = {"title": "Graphs", "title_key": "k", "authors": [content[:4000]], "abstract": content, "added_at": MOMENT}
+    database, alone = two
+    with database.session() as session:
+        add_papers(session, [said, papers(0, 1)[0] | {"authors": []}])
+    with alone.session() as session:
+        session.add_all([Paper(**said), Paper(**papers(0, 1)[0] | {"authors": []})])
+    assert index(database) == index(alone)
+
+
+def test_words_are_asked_about_once(two: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when they come again in another batch; when too many are known, from the beginning."""
+    if two[0].sqlite:
+        pytest.skip("SQLite looks at words by itself")
+    monkeypatch.setattr(adding, "_LEXEMES", vectors.Lexemes())
+    asked: list[list[str]] = []
+    for database in two:
+        event.listen(
+            database.engine,
+            "before_cursor_execute",
+            lambda c, cursor, sql, values, *_: asked.append(sorted(values["words"])) if "unnest(to_ts" in sql else None,
+        )
+    one, other = ({"title": title, "title_key": title, "authors": [], "added_at": MOMENT} for title in ("A b", "B c"))
+    for database in two:
+        for paper in (one, other):
+            with database.session() as session:
+                add_papers(session, [paper])
+    assert asked == [["a", "b"], ["c"]]
+    monkeypatch.setattr(vectors, "MOST_KEPT", 2)
+    with two[0].session() as session:
+        add_papers(session, [one])
+    assert asked[2:] == [["a", "b"]]
 
 
 @in_one_database

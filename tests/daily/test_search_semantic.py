@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
 from offprint import cli
+from offprint.daily.app import create_app
 from offprint.daily.search import Filters, Query, Semantic, search, similar
 from offprint.daily.search.embedding import embed
 from offprint.daily.search.searching import fused
 from offprint.daily.search.semantic import LEAST_SIMILARITY, load_encoder
+from offprint.daily.settings import Settings
 from offprint.store import Database, Embedding, Paper
 
 MEANINGS = {"car": (1, 0, 0), "automobile": (1, 0.1, 0), "flower": (0, 1, 0), "rose": (0.1, 1, 0), "game": (0, 0, 1)}
@@ -71,6 +74,18 @@ def test_quotes_fields_minuses_and_filters_hold_for_it(papers: Database) -> None
     assert order(papers, "automobile -car", loaded()) == ["automobile"]
     assert order(papers, "automobile family:bags", loaded()) == ["car"]
     assert order(papers, "automobile", loaded(), Filters(families=("sets",))) == ["automobile"]
+
+
+def test_page_and_api_find_the_same(papers: Database, package: object) -> None:
+    embed(papers, "meanings", Meanings())
+    app = create_app(papers, settings=Settings(secret="x", answers_kept=0))
+    app.state.semantic = loaded()
+    client = TestClient(app, base_url="http://127.0.0.1")
+    found = client.get("/api/papers/search?q=automobile&limit=1")
+    further = client.get(found.links["next"]["url"])
+    assert [entry["title"] for entry in (*found.json(), *further.json())] == ["automobile paper", "car paper"]
+    assert "next" not in further.links
+    assert "car paper" in client.get("/search?q=automobile").text
 
 
 def test_a_paper_found_by_meaning_alone_is_shown_unmarked(papers: Database) -> None:

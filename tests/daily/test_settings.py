@@ -19,6 +19,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "operating.md"
         ("OFFPRINT_RUNS", "perhaps", "valid boolean"),
         ("OFFPRINT_LOG_FORMAT", "xml", "'text' or 'json'"),
         ("OFFPRINT_BASE_URL", "papers.example.org", "such as https://papers.example.org is wanted"),
+        ("OFFPRINT_BASE_URL", "https://a.example/papers", "such as https://papers.example.org is wanted"),
         ("OFFPRINT_MAIL_FROM", "a@example.org\nBcc: b@example.org", "one line is wanted"),
     ],
 )

@@ -41,6 +41,26 @@ def test_text_can_be_read(colours: dict[str, str]) -> None:
     assert contrast(colours["ink"], colours["mark"]) >= 4.5
 
 
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_fields_can_be_seen(colours: dict[str, str]) -> None:
+    """WCAG 1.4.11: what shows that one can type there stands out as marks do."""
+    rules = re.findall(r"^([^{}@\n]*\b(?:input|select|textarea)\b[^{}\n]*) \{([^}]*)\}", STYLE, re.M)
+    borders = {
+        selector: found[1]
+        for selector, said in rules
+        if (found := re.search(r"border: 1px solid var\(--([\w-]+)", said))
+    }
+    assert len(borders) >= 4
+    for selector, border in borders.items():
+        assert min(contrast(colours[border], colours[ground]) for ground in ("ground", "raised")) >= 3, selector
+
+
+def test_paper_is_white() -> None:
+    """Dark colours are for screens alone: printed, the page has those of the light one."""
+    schemes = re.findall(r"@media ([^{]*)\{\s*:root", STYLE)
+    assert schemes == ["screen and (prefers-color-scheme: dark) "]
+
+
 def test_the_style_sheet_asks_for_nothing_from_elsewhere() -> None:
     assert "url(" not in STYLE
     assert "@import" not in STYLE

@@ -15,7 +15,7 @@ from offprint.daily import submissions
 from offprint.daily.importing.entries import Entry, entry
 from offprint.daily.importing.streaming import SourceError
 from offprint.daily.inputs import arxiv_id
-from offprint.store import Database, Listing, Paper
+from offprint.store import Account, Database, Listing, Paper
 from offprint.store.models import now
 
 TITLE = "A <b>New</b> Paper & its $\\alpha$"
@@ -104,6 +104,7 @@ def test_a_new_paper_is_listed_today_under_the_handle(client: Browser, arxiv: Ar
         [listing] = paper.listings
         assert (paper.title, paper.abstract, paper.authors) == (TITLE, "It is new.", ["Ada Lovelace"])
         assert listing.submitter == "ada-l"
+        assert listing.account_id == session.scalars(select(Account.id)).one()
         assert before.date() <= listing.day <= now().date()
         assert listing.submitted_at is not None
         assert listing.submitted_at >= before

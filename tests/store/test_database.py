@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Integer, Table
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from offprint.store import Base, Database, Job, Outcome, default_url, inserts
+from offprint.store import Base, Database, Job, Listing, Outcome, default_url, inserts
 from offprint.store import Paper as PaperRow
 from offprint.store import database as store_database
 from offprint.store.database import MIGRATIONS, _alembic, _head
@@ -42,17 +42,50 @@ def test_the_newest_revision_is_the_one_that_alembic_knows(database: Database) -
 
 def test_tables_of_an_older_version_are_brought_up_to_date(new_url: Callable[..., str]) -> None:
     url = new_url()
+    brought_back(url, "0001")
+    opened = Database(url)
+    assert opened.at_head()
+    with opened.session() as session:
+        assert session.query(Job).count() == 0
+    opened.close()
+
+
+def brought_back(url: str, revision: str, *statements: str) -> None:
+    """Make a database of an older version, and do something with it."""
     Database(url).close()
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
         config = _alembic()
         config.attributes["connection"] = connection
-        command.downgrade(config, "0001")
+        command.downgrade(config, revision)
+        for statement in statements:
+            connection.exec_driver_sql(statement)
     engine.dispose()
+
+
+def test_listings_go_to_the_account_that_has_their_handle(new_url: Callable[..., str]) -> None:
+    """As they did before they knew an account."""
+    url = new_url()
+    brought_back(
+        url,
+        "0008",
+        "INSERT INTO accounts (id, email, handle, name, moderator, banned, created_at)"
+        " VALUES (7, 'a@example.org', 'ada', 'Ada', false, false, '2025-08-20 00:00:00')",
+        "INSERT INTO papers (id, title, title_key, authors, added_at)"
+        " VALUES (1, 'x', 'x', '[]', '2025-08-20 00:00:00')",
+        *(
+            f"INSERT INTO listings (day, paper_id, position, submitter) VALUES ('2025-08-2{day}', 1, 0, {submitter})"
+            for day, submitter in enumerate(("'ada'", "'eve'", "NULL"))
+        ),
+    )
     opened = Database(url)
-    assert opened.at_head()
     with opened.session() as session:
-        assert session.query(Job).count() == 0
+        found = session.scalars(sqlalchemy.select(Listing).order_by(Listing.day)).all()
+        assert [(listing.submitter, listing.account_id) for listing in found] == [
+            ("ada", 7),
+            ("eve", None),
+            (None, None),
+        ]
     opened.close()
 
 
@@ -102,6 +135,21 @@ def test_one_outcome_for_each_task_and_version_of_code(database: Database) -> No
 
     with pytest.raises(IntegrityError), database.session() as session:
         session.add_all([row(), row()])
+
+
+def test_a_session_to_read_with_sees_what_is_there_and_begins_nothing(database: Database) -> None:
+    with database.session() as session:
+        session.add(Job(paper="a", scale="quick"))
+    with database.reading() as session:
+        assert session.query(Job).count() == 1
+        with database.session() as other:
+            other.add(Job(paper="b", scale="quick"))
+        assert session.query(Job).count() == 2
+        driver = session.connection().connection.driver_connection
+        assert database.sqlite or driver.autocommit  # type: ignore[union-attr]
+    with database.session() as session:
+        driver = session.connection().connection.driver_connection
+        assert database.sqlite or not driver.autocommit  # type: ignore[union-attr]
 
 
 def test_the_url_comes_from_the_environment_or_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def current(request: Request) -> Account | None:
         request.state.account = None
         if token := session_token(request):
             database: Database = request.app.state.database
-            with database.session() as session:
+            with database.reading() as session:
                 request.state.account = session.scalar(
                     select(Account)
                     .join(WebSession, WebSession.account_id == Account.id)
@@ -157,15 +157,15 @@ def rename(session: Session, account: Account, name: str, handle: str) -> None:
     except ValueError as error:
         raise FieldError("handle", str(error)) from None
     # Also one under which papers were imported: it is somebody's elsewhere.
-    submits = session.scalar(select(Listing.id).where(Listing.submitter == handle).limit(1))
-    if submits is not None and handle != own.handle:
+    others = Listing.submitter == handle, Listing.account_id.is_distinct_from(own.id)
+    if session.scalar(select(Listing.id).where(*others).limit(1)) is not None:
         raise FieldError("handle", "This handle is taken.")
-    former, own.handle = own.handle, handle
+    own.handle = handle
     try:
         session.flush()
     except IntegrityError:
         raise FieldError("handle", "This handle is taken.") from None
-    session.execute(update(Listing).where(Listing.submitter == former).values(submitter=handle))
+    session.execute(update(Listing).where(Listing.account_id == own.id).values(submitter=handle))
 
 
 def _account_of(session: Session, email: str) -> Account:

@@ -51,7 +51,8 @@ EXPLANATIONS = {
 
 
 THREADS = 4
-"""Requests that are worked on at once. Python runs one thread at a time: more of them only delay one another."""
+"""Requests that are worked on at once. Python runs one thread at a time: more of them only delay one another. What
+waits for servers elsewhere has threads of its own (:mod:`offprint.daily.waiting`)."""
 
 HOLDERS_KEPT = 300.0
 """Seconds after which the papers that hold a word are looked up anew, for what is similar to a paper."""

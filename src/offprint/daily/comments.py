@@ -153,7 +153,7 @@ def place(session: Session, comment: Comment) -> int:
 
 
 def _seen_by(reader: Account | None) -> ColumnElement[bool]:
-    if reader is not None and reader.moderator:
+    if reader is not None and reader.moderator and not reader.banned:
         return true()
     own = false() if reader is None else Comment.account_id == reader.id
     return or_(Comment.hidden_at.is_(None), own)

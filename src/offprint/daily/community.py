@@ -33,7 +33,7 @@ def view(request: Request, paper: Paper) -> CommunityView:
     reader: Account | None = current(request)
     asked = request.query_params.get("after", "")
     after = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
-    with database.session() as session:
+    with database.reading() as session:
         claims = session.scalars(select(Authorship).where(Authorship.paper_id == paper.id)).all()
         confirmed = {claim.account_id: claim.author for claim in claims if claim.confirmed_at is not None}
         part = comments.part(session, paper, reader, confirmed, after)

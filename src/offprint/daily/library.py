@@ -8,15 +8,19 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 from starlette.exceptions import HTTPException
 
 from offprint.daily import trending
 from offprint.papers import Record, records
-from offprint.store import Database, Listing, Paper
+from offprint.store import Authorship, Comment, Database, Delivery, Listing, Paper, Vote
 
 BATCH = 200
+
+_ARXIV = re.compile(
+    r"(?:arxiv:)?(\d{4}\.\d{4,5}|[a-z][a-z-]{1,15}(?:\.[a-z]{2})?/\d{7})(?:v\d{1,4})?", re.IGNORECASE | re.ASCII
+)
 
 
 def title_key(title: str) -> str:
@@ -31,11 +35,28 @@ def title_key(title: str) -> str:
     return re.sub(r"[\W_]+", "", plain)
 
 
+def arxiv_name(text: str) -> str | None:
+    """Return the arXiv id that a text is, in its usual spelling and without a version; ``None`` when it is none.
+
+    Examples
+    --------
+    >>> arxiv_name("arXiv:2310.02987v2"), arxiv_name("math.GT/0309136"), arxiv_name("2310")
+    ('2310.02987', 'math/0309136', None)
+    """
+    found = _ARXIV.fullmatch(text)
+    if found is None:
+        return None
+    archive, slash, number = found[1].lower().partition("/")
+    # arXiv names an old paper by its archive alone; the subject class after the dot is decoration.
+    return f"{archive.partition('.')[0]}/{number}" if slash else archive
+
+
 def load_records(database: Database, found: Iterable[Record] | None = None) -> int:
     """Bring records into the database, each listed on its day, and return how many there are. Twice changes nothing.
 
     A record takes over the row that an import may have made of its paper: the one with its arXiv id, its slug, or its
-    title. What only an import knows (the abstract, the place on the page of the day) stays.
+    title. What only an import knows (the abstract, the place on the page of the day) stays, and so does what readers
+    did with any of these rows.
 
     Parameters
     ----------
@@ -52,10 +73,12 @@ def load_records(database: Database, found: Iterable[Record] | None = None) -> i
             for record in batch:
                 paper = known.paper(record)
                 _update(paper, record)
-                if all(listing.day != record.day for listing in paper.listings):
+                new_there = all(listing.day != record.day for listing in paper.listings)
+                if new_there:
                     paper.listings.append(Listing(day=record.day, position=next_position(session, record.day)))
-                paper.hotness = paper.hotness or trending.listed_hotness(record.day)
                 session.flush()
+                if new_there or paper in known.joined:
+                    trending.refresh(session, paper)
     return total
 
 
@@ -65,16 +88,18 @@ def newest_day(session: Session) -> datetime.date | None:
 
 
 def find(session: Session, name: str) -> Paper | None:
-    """Return the paper that an address names: by slug, by arXiv id, or by number for one that has neither."""
+    """Return the paper that an address names: by slug, by arXiv id, or by number for one that has neither.
+
+    Of an arXiv id any version and any spelling will do.
+    """
     if not name.isprintable():
         return None
+    arxiv = arxiv_name(name)
     # One after the other: SQLite's planner may read the whole table for either of two.
-    for column in (Paper.slug, Paper.arxiv):
-        if (paper := session.scalar(select(Paper).where(column == name))) is not None:
+    for column, wanted in ((Paper.arxiv, arxiv), (Paper.slug, name), (Paper.arxiv, name)):
+        if wanted and (paper := session.scalar(select(Paper).where(column == wanted))) is not None:
             return paper
-    if re.fullmatch(r"[1-9]\d{0,8}", name):
-        return session.get(Paper, int(name))
-    return None
+    return session.get(Paper, int(name)) if re.fullmatch(r"[1-9]\d{0,8}", name) else None
 
 
 def find_or_404(session: Session, name: str) -> Paper:
@@ -117,6 +142,8 @@ class _Known:
             Paper.title_key.in_([title_key(record.title) for record in batch]),
         )
         self.rows = list(session.scalars(select(Paper).where(wanted).order_by(Paper.id)))
+        self.joined: set[Paper] = set()
+        """Those that others were merged into."""
 
     def paper(self, record: Record) -> Paper:
         """Return the record's row, with every other row about the same paper merged into it, or a new one."""
@@ -128,9 +155,10 @@ class _Known:
             return paper
         first, *others = matches
         for other in others:
-            _absorb(first, other)
+            _absorb(self.session, first, other)
             self.session.delete(other)
             self.rows.remove(other)
+            self.joined.add(first)
         # Before the slug and arXiv id are written, so that none is taken twice.
         self.session.flush()
         return first
@@ -157,10 +185,20 @@ def _update(paper: Paper, record: Record) -> None:
         paper.authors = list(record.authors)
 
 
-def _absorb(kept: Paper, other: Paper) -> None:
-    """Move what only ``other`` has to ``kept``."""
+def _absorb(session: Session, kept: Paper, other: Paper) -> None:
+    """Move what only ``other`` has to ``kept``: what was imported, what readers did, and what was mailed to them."""
     kept.abstract = kept.abstract or other.abstract
     kept.published_at = kept.published_at or other.published_at
     kept.categories = kept.categories or other.categories
     days = {listing.day for listing in kept.listings}
     kept.listings.extend([listing for listing in list(other.listings) if listing.day not in days])
+    session.flush()
+    session.execute(update(Comment).where(Comment.paper_id == other.id).values(paper_id=kept.id))
+    tables: tuple[type[Vote | Authorship | Delivery], ...] = (Vote, Authorship, Delivery)
+    for table in tables:
+        # One for each reader: what they have of both stays as it is with the row that is kept.
+        whose = "subscription_id" if table is Delivery else "account_id"
+        known = aliased(table)
+        both = exists().where(known.paper_id == kept.id, getattr(known, whose) == getattr(table, whose))
+        moved = update(table).where(table.paper_id == other.id, ~both).values(paper_id=kept.id)
+        session.execute(moved, execution_options={"synchronize_session": False})

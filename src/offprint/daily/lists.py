@@ -9,12 +9,13 @@ from functools import cache
 from itertools import groupby
 from typing import Any, Literal
 
-from sqlalchemy import Date, Integer, Select, bindparam, exists, func, select
+from sqlalchemy import ColumnElement, Date, Integer, Select, bindparam, exists, func, select
 from sqlalchemy.orm import Session, load_only
 
 from offprint.daily.periods import Kind, Period
 from offprint.papers import records
 from offprint.store import Listing, Paper
+from offprint.store.inserts import any_of
 
 Order = Literal["listed", "trending", "votes"]
 
@@ -27,14 +28,15 @@ ORDERS = {"trending": HOTTEST_FIRST, "votes": (Paper.n_votes.desc(), *HOTTEST_FI
 SHOWN = (Paper.slug, Paper.arxiv, Paper.title, Paper.authors, Paper.family, Paper.n_votes, Paper.n_comments)
 """What cards show; lists load nothing else."""
 
-WHOLE = select(Paper).where(Paper.id.in_(bindparam("ids", expanding=True)))
-CARDS = WHOLE.options(load_only(*SHOWN))
 FIRST, LAST = bindparam("first", type_=Date), bindparam("last", type_=Date)
 NEAREST = (
     select(func.max(Listing.day)).where(Listing.day < FIRST).scalar_subquery(),
     select(func.min(Listing.day)).where(Listing.day > LAST).scalar_subquery(),
 )
 """The nearest days that list papers, before and after a period."""
+
+_KEPT: dict[tuple[str, bool], Select[Any]] = {}
+"""The queries of :func:`about`, by the kind of database and by whether they are of one day."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def topic_ids(family: str) -> Select[int]:
 def about(session: Session, period: Period) -> About:
     """Return what a period holds, by one query."""
     known = {"first": period.first, "last": period.last, "slugs": list(records())}
-    found = session.execute(_about(period.kind == "day"), known).one()
+    found = session.execute(_about(session, period.kind == "day"), known).one()
     return About(*found[:4], *(_holding(period.kind, day) for day in found[4:]))
 
 
@@ -135,15 +137,21 @@ def families(session: Session) -> list[str]:
     return [family for family in session.scalars(select(Paper.family).distinct().order_by(Paper.family)) if family]
 
 
-@cache
-def _about(one_day: bool) -> Select[Any]:
+def _about(session: Session, one_day: bool) -> Select[Any]:
     """Return the query of :func:`about`. Putting it together takes longer than the database needs for its answer."""
+    dialect = session.get_bind().dialect.name
+    if (dialect, one_day) not in _KEPT:
+        _KEPT[dialect, one_day] = _counting(one_day, any_of(session, Paper.slug, "slugs"))
+    return _KEPT[dialect, one_day]
+
+
+def _counting(one_day: bool, on_record: ColumnElement[bool]) -> Select[Any]:
     within = Listing.day == FIRST if one_day else Listing.day.between(FIRST, LAST)
     numbers = Listing.paper_id if one_day else Listing.paper_id.distinct()
     measured = Paper.n_reproduced + Paper.n_weaker + Paper.n_not_reproduced
     sums = (func.coalesce(func.sum(column), 0) for column in (Paper.n_claims, measured, Paper.n_reproduced))
     listed = exists().where(Listing.paper_id == Paper.id, within)
-    claims = select(*sums).where(Paper.slug.in_(bindparam("slugs", expanding=True)), listed).subquery()
+    claims = select(*sums).where(on_record, listed).subquery()
     return select(select(func.count(numbers)).where(within).scalar_subquery(), *claims.columns, *NEAREST)
 
 
@@ -191,4 +199,6 @@ def _sheet(session: Session, ids: Select[int], number: int, texts: bool) -> Shee
 
 
 def _papers(session: Session, ids: Sequence[int], texts: bool) -> dict[int, Paper]:
-    return {paper.id: paper for paper in session.scalars(WHOLE if texts else CARDS, {"ids": ids})}
+    found = select(Paper).where(any_of(session, Paper.id, "ids"))
+    wanted = found if texts else found.options(load_only(*SHOWN))
+    return {paper.id: paper for paper in session.scalars(wanted, {"ids": ids})}

@@ -207,7 +207,7 @@ class Measured:
     def _rows(self) -> dict[str, Any]:
         """Return, for each paper that was measured here, something that changes whenever its outcomes do."""
         change = (Row.paper, func.count(), func.max(Row.id), func.max(Row.finished_at))
-        with self.database.session() as session:
+        with self.database.reading() as session:
             rows = session.execute(select(*change).where(Row.scale == HERE).group_by(Row.paper)).all()
         return {row[0]: tuple(row[1:]) for row in rows}
 

@@ -80,6 +80,17 @@ class Period:
         except ValueError:
             return None
 
+    def within(self, kind: Kind) -> Period:
+        """Return the larger period that this one belongs to: a week to the month and year of its Thursday (ISO 8601).
+
+        Examples
+        --------
+        >>> Period.read("week", "2025-W01").within("year").name
+        '2025'
+        """
+        day = self.first + datetime.timedelta(days=3) if self.kind == "week" else self.first
+        return Period.holding(kind, day)
+
     @property
     def name(self) -> str:
         """The name in addresses."""

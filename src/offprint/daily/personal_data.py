@@ -41,7 +41,7 @@ def export(session: Session, account: Account) -> dict[str, Any]:
         "authorships": _about(session, Authorship, own),
         "submissions": [
             {"paper": _paper(listing.paper), **_row(listing)}
-            for listing in session.scalars(select(Listing).where(Listing.submitter == own.handle))
+            for listing in session.scalars(select(Listing).where(Listing.account_id == own.id))
         ],
         "subscriptions": [
             _row(subscription) | {"deliveries": _deliveries(session, subscription)} for subscription in subscriptions
@@ -58,7 +58,7 @@ def delete_account(session: Session, account: Account) -> None:
         session.execute(delete(table).where(table.account_id == own.id))
     for mailed in (SignInLink, Subscription):
         session.execute(delete(mailed).where(mailed.email == own.email))
-    session.execute(update(Listing).where(Listing.submitter == own.handle).values(submitter=None))
+    session.execute(update(Listing).where(Listing.account_id == own.id).values(submitter=None))
     session.delete(own)
     session.flush()
     for paper_id in sorted(touched):

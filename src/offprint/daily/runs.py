@@ -173,17 +173,17 @@ class Runs:
 
     def job(self, number: int) -> Job | None:
         """Return a run by its number."""
-        with self.database.session() as session:
+        with self.database.reading() as session:
             return session.get(Job, number)
 
     def newest(self, slug: str) -> Job | None:
         """Return the run of a paper that was asked for last."""
-        with self.database.session() as session:
+        with self.database.reading() as session:
             return session.scalars(select(Job).where(Job.paper == slug).order_by(Job.id.desc()).limit(1)).first()
 
     def ahead(self, job: Job) -> int:
         """Return how many runs come before this one."""
-        with self.database.session() as session:
+        with self.database.reading() as session:
             before = select(func.count()).where(Job.status.in_(ACTIVE), Job.id < job.id)
             return session.scalar(before) or 0
 

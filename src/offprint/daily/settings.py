@@ -108,7 +108,9 @@ class Settings(BaseSettings):
     @classmethod
     def _address(cls, value: str) -> str:
         parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
+        # Without a path: links on pages begin at the host.
+        beyond = parts.path.strip("/") or parts.query or parts.fragment
+        if value and (parts.scheme not in ("http", "https") or not parts.netloc or beyond):
             raise ValueError(f"an address such as https://papers.example.org is wanted, got {value!r}")
         return value.rstrip("/")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from offprint.daily.importing.entries import Entry
@@ -57,7 +57,9 @@ def submit(
     entry = found[0]._replace(day=now.date(), submitter=account.handle, submitted_at=now)
     try:
         with database.session() as session:
-            Writer(authority=True, every_day=False).store(session, [entry])
+            stored = Writer(authority=True, every_day=False).store(session, [entry])
+            own = Listing.paper_id.in_(stored.papers), Listing.submitter == account.handle, Listing.submitted_at == now
+            session.execute(update(Listing).where(*own).values(account_id=account.id))
     except IntegrityError:  # another reader submitted it in the same moment
         if (paper := listed(database, arxiv)) is None:
             raise

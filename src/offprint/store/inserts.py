@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, JSON, Column, ColumnElement, Connection, Table, Text, any_, func, literal, select, text
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    func,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from offprint.store.models import Base
@@ -62,6 +76,25 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     return fill(connection, table, columns)
 
 
+def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Insert rows into a table of PostgreSQL, past all of SQLAlchemy.
+
+    Raises
+    ------
+    IntegrityError
+        If a row has a value that may be there only once.
+    """
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except connection.dialect.loaded_dbapi.IntegrityError as error:
+        raise IntegrityError(statement, None, error, hide_parameters=True) from error
+
+
 def one_of(connection: Connection, column: ColumnElement[Any], values: Collection[str]) -> ColumnElement[bool]:
     """Return the condition that a column holds one of so many texts that each as a parameter would take long.
 
@@ -77,19 +110,32 @@ def one_of(connection: Connection, column: ColumnElement[Any], values: Collectio
     return column.in_(select(func.json_each(_ENCODE([*values])).table_valued("value").c.value))
 
 
+def any_of(session: Session, column: ColumnElement[Any] | InstrumentedAttribute[Any], name: str) -> ColumnElement[bool]:
+    """Return the condition that a column holds one of the values of a parameter, which is a list.
+
+    On PostgreSQL the list is one value: its driver takes a millisecond over each fifty parameters.
+
+    Examples
+    --------
+    >>> from offprint.store import Database, RateLimit
+    >>> with Database("sqlite://").session() as session:
+    ...     found = select(RateLimit).where(any_of(session, RateLimit.key, "keys"))
+    ...     session.scalars(found, {"keys": ["a", "b"]}).all()
+    []
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        return column == any_(bindparam(name, type_=ARRAY(column.type)))
+    return column.in_(bindparam(name, expanding=True))
+
+
 def _copy(connection: Connection, table: Table, columns: Mapping[str, Sequence[Any]]) -> list[int]:
     count = len(next(iter(columns.values())))
-    given = text("SELECT nextval(pg_get_serial_sequence(:name, 'id')) FROM generate_series(1, :count)")
+    given = text(
+        "WITH numbers AS MATERIALIZED (SELECT pg_get_serial_sequence(:name, 'id')::regclass AS given)"
+        " SELECT nextval(given) FROM numbers, generate_series(1, :count)"
+    )
     ids = list(connection.scalars(given, {"name": table.name, "count": count}))
-    statement = f"COPY {table.name} ({', '.join(('id', *columns))}) FROM STDIN"
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in zip(ids, *columns.values(), strict=True):
-                copy.write_row(row)
-    except connection.dialect.loaded_dbapi.IntegrityError as error:
-        raise IntegrityError(statement, None, error, hide_parameters=True) from error
+    copy_rows(connection, table.name, ("id", *columns), zip(ids, *columns.values(), strict=True))
     return ids
 
 

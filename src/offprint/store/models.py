@@ -54,6 +54,7 @@ class Base(DeclarativeBase):
 
 
 _ON_RECORD = text("slug IS NOT NULL")
+_BY_ACCOUNT = text("account_id IS NOT NULL")
 
 
 class Paper(Base):
@@ -107,7 +108,10 @@ class Listing(Base):
     """A paper's place on the page of one day."""
 
     __tablename__ = "listings"
-    __table_args__ = (UniqueConstraint("day", "paper_id"),)
+    __table_args__ = (
+        UniqueConstraint("day", "paper_id"),
+        Index("listings_by_account", "account_id", sqlite_where=_BY_ACCOUNT, postgresql_where=_BY_ACCOUNT),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     day: Mapped[datetime.date] = mapped_column(index=True)
@@ -115,6 +119,8 @@ class Listing(Base):
     position: Mapped[int] = mapped_column(default=0)
     submitter: Mapped[str | None] = mapped_column(String(64), index=True)
     """The handle of whoever brought it to the page, here or where it was imported from."""
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id", ondelete="SET NULL"))
+    """The account of whoever brought it here. One who did so elsewhere may have the same handle as a reader of ours."""
     submitted_at: Mapped[datetime.datetime | None]
     paper: Mapped[Paper] = relationship(back_populates="listings")
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from offprint.daily.periods import Period
 from offprint.store import Listing, Paper
+from offprint.store.inserts import any_of
 
 Order = Literal["publishedAt", "trending"]
 Listed = list[tuple[Paper, Listing]]
@@ -53,10 +54,9 @@ def page_of(session: Session, asked: Asked, order: Order, p: int, limit: int) ->
 
 def newest_listings(session: Session, papers: Sequence[Paper], asked: Asked | None = None) -> dict[int, Listing]:
     """Return the newest listing of each of some papers, by the paper's number."""
-    mine = Listing.paper_id.in_([paper.id for paper in papers]), *(asked or Asked()).conditions(Listing)
-    return {
-        listing.paper_id: listing for listing in session.scalars(select(Listing).where(*mine).order_by(Listing.day))
-    }
+    mine = select(Listing).where(any_of(session, Listing.paper_id, "ids"), *(asked or Asked()).conditions(Listing))
+    found = session.scalars(mine.order_by(Listing.day), {"ids": [paper.id for paper in papers]})
+    return {listing.paper_id: listing for listing in found}
 
 
 def _newest(session: Session, asked: Asked, offset: int, count: int) -> Listed:
@@ -90,4 +90,5 @@ def _hottest(session: Session, asked: Asked, offset: int, count: int) -> Listed:
 
 def _papers(session: Session, numbers: Sequence[int]) -> dict[int, Paper]:
     """Return papers by number, without those that have gone meanwhile; read once it is known which a page shows."""
-    return {paper.id: paper for paper in session.scalars(select(Paper).where(Paper.id.in_(numbers)))}
+    found = session.scalars(select(Paper).where(any_of(session, Paper.id, "ids")), {"ids": [*numbers]})
+    return {paper.id: paper for paper in found}

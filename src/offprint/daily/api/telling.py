@@ -29,10 +29,10 @@ class Teller:
     views : mapping
         What was measured, by slug.
     names : mapping
-        The names of submitters, by handle.
+        The names of submitters, by account.
     """
 
-    def __init__(self, base: str, views: Mapping[str, PaperView], names: Mapping[str, str] | None = None) -> None:
+    def __init__(self, base: str, views: Mapping[str, PaperView], names: Mapping[int, str] | None = None) -> None:
         self.base = base
         self.views = views
         self.names = names or {}
@@ -78,17 +78,18 @@ class Teller:
             authors=[hub.Author(name=name) for name in paper.authors],
             published_at=moment(paper.published_at) if paper.published_at else None,
             submitted_on_daily_at=moment(listed_at(listing)) if listing else None,
-            submitted_on_daily_by=self._submitter(listing.submitter) if listing and listing.submitter else None,
+            submitted_on_daily_by=self._submitter(listing.submitter, listing)
+            if listing and listing.submitter
+            else None,
             upvotes=paper.n_votes,
             num_comments=paper.n_comments,
             github_repo=code if on_github else None,
             project_page=None if on_github else code,
         )
 
-    def _submitter(self, handle: str) -> hub.Submitter:
-        return hub.Submitter(
-            user=handle, name=handle, fullname=self.names.get(handle, handle), avatar_url=f"{self.base}{AVATAR}"
-        )
+    def _submitter(self, handle: str, listing: Listing) -> hub.Submitter:
+        name = self.names.get(listing.account_id or 0, handle)
+        return hub.Submitter(user=handle, name=handle, fullname=name, avatar_url=f"{self.base}{AVATAR}")
 
     def _offprint(self, paper: Paper) -> hub.Offprint:
         view = self.views.get(paper.slug or "")
@@ -131,13 +132,13 @@ def listed_at(listing: Listing) -> datetime.datetime:
     return datetime.datetime.combine(listing.day, datetime.time(), datetime.UTC)
 
 
-def names(session: Session, listings: Iterable[Listing | None]) -> dict[str, str]:
-    """Return the names of those submitters who have an account here, by handle."""
-    handles = {listing.submitter for listing in listings if listing and listing.submitter}
-    if not handles:
+def names(session: Session, listings: Iterable[Listing | None]) -> dict[int, str]:
+    """Return the names of those submitters who have an account here, by account."""
+    accounts = {listing.account_id for listing in listings if listing and listing.account_id}
+    if not accounts:
         return {}
-    found = session.execute(select(Account.handle, Account.name).where(Account.handle.in_(handles)))
-    return {handle: name for handle, name in found if name}
+    found = session.execute(select(Account.id, Account.name).where(Account.id.in_(accounts)))
+    return {number: name for number, name in found if name}
 
 
 def told_claim(view: ClaimView) -> hub.Claim:

@@ -15,11 +15,10 @@ from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from offprint.daily.periods import Period
-from offprint.daily.search import Query, search
+from offprint.daily.search import Query, matches
 from offprint.store import Delivery, Listing, Paper, Subscription
 
 MOST_PAPERS = 40
-MOST_MATCHES = 500
 DAY = datetime.timedelta(days=1)
 FIRST = {"daily": DAY, "weekly": 7 * DAY}
 """How long before it was confirmed a subscription's first digest begins."""
@@ -107,4 +106,4 @@ def _found(session: Session, typed: str, first: datetime.date, last: datetime.da
     query = Query.parse(typed)
     since, until = query.filters.since or first, query.filters.until or last
     filters = replace(query.filters, since=max(since, first), until=min(until, last))
-    return [hit.paper.id for hit in search(session, replace(query, filters=filters), limit=MOST_MATCHES).hits]
+    return list(matches(session, replace(query, filters=filters)).ids)

@@ -22,6 +22,7 @@ from offprint.daily.security import (
     over_tls,
     set_cookie,
 )
+from offprint.daily.waiting import waiting
 from offprint.store import Account, Database
 
 router = APIRouter(include_in_schema=False)
@@ -56,7 +57,7 @@ def ask_for_link(request: Request, fields: Form) -> Response:
     limits.allow(database, "sign-in-mail", email)
     site = mailed_address(request)
     response = _page(request, "sign_in_sent.html", email=email)
-    response.background = BackgroundTask(_mail_link, request, site, email, next_path)
+    response.background = BackgroundTask(waiting, _mail_link, request, site, email, next_path)
     return response
 
 

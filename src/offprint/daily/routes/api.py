@@ -25,7 +25,7 @@ from offprint.daily.measured import views
 from offprint.daily.origin import base_address
 from offprint.daily.periods import Period
 from offprint.daily.rendering import page
-from offprint.daily.search import LONGEST_QUERY, search
+from offprint.daily.search import LONGEST_QUERY, matches, papers
 from offprint.daily.search import Query as SearchQuery
 from offprint.lab.verdicts import Verdict
 from offprint.papers import records
@@ -122,7 +122,7 @@ def daily_papers(
     days list appears once, on the newest of those asked for.
     """
     asked = Asked(_periods(date, week, month), submitter)
-    with _database(request).session() as session:
+    with _database(request).reading() as session:
         found, more = page_of(session, asked, sort, p, limit)
         return _entries(request, session, found, p, more=more)
 
@@ -150,15 +150,15 @@ def search_papers(
     limit: Limit = 20,
 ) -> Response:
     """Search titles, authors, abstracts, summaries and claims; the best match comes first."""
-    with _database(request).session() as session:
+    with _database(request).reading() as session:
         if not q.strip():
             listed, more = page_of(session, Asked(), "publishedAt", p, limit)
             return _entries(request, session, listed, p, more=more)
-        found = search(session, SearchQuery.parse(q), limit=limit, offset=p * limit)
-        papers = [hit.paper for hit in found.hits]
-        listings = newest_listings(session, papers)
-        pairs = [(paper, listings.get(paper.id)) for paper in papers]
-        return _entries(request, session, pairs, p, more=found.total > (p + 1) * limit)
+        found = matches(session, SearchQuery.parse(q), semantic=request.app.state.semantic).ids
+        shown = papers(session, found[p * limit : (p + 1) * limit])
+        listings = newest_listings(session, shown)
+        pairs = [(paper, listings.get(paper.id)) for paper in shown]
+        return _entries(request, session, pairs, p, more=len(found) > (p + 1) * limit)
 
 
 @router.get(
@@ -170,8 +170,8 @@ def search_papers(
 )
 def paper_info(request: Request, id: Identifier) -> Response:
     """Tell a paper."""
-    with _database(request).session() as session:
-        paper = _paper(session, id)
+    with _database(request).reading() as session:
+        paper = library.find_or_404(session, id)
         listing = newest_listings(session, [paper]).get(paper.id)
         known = names(session, [listing])
     teller = Teller(base_address(request), views(request.app.state.measured, [paper]), known)
@@ -188,8 +188,8 @@ def paper_info(request: Request, id: Identifier) -> Response:
 )
 def read_paper(request: Request, id: Identifier) -> Response:
     """Read a paper as Markdown: title, authors, abstract, our summary, its claims and what was measured."""
-    with _database(request).session() as session:
-        paper = _paper(session, id)
+    with _database(request).reading() as session:
+        paper = library.find_or_404(session, id)
     view = views(request.app.state.measured, [paper]).get(paper.slug or "")
     return Response(markdown(paper, view, base_address(request)), media_type="text/markdown; charset=utf-8")
 
@@ -217,7 +217,7 @@ def list_claims(
     ]
     shown = claims[p * limit : (p + 1) * limit]
     slugs = {view.record.slug for view, _ in shown}
-    with _database(request).session() as session:
+    with _database(request).reading() as session:
         papers = {paper.slug: paper for paper in session.scalars(select(Paper).where(Paper.slug.in_(slugs)))}
     teller = Teller(base_address(request), found)
     response = as_json(
@@ -268,14 +268,6 @@ def _periods(date: str | None, week: str | None, month: str | None) -> tuple[Per
     found += [Period.read("day", date)] if date is not None else []
     found += [Period.read("month", month)] if month is not None else []
     return tuple(found)
-
-
-def _paper(session: Session, name: str) -> Paper:
-    """Return a paper; of an arXiv id, any version will do."""
-    unversioned, letter, number = name.rpartition("v")
-    if letter and number.isdecimal():
-        return library.find(session, name) or library.find_or_404(session, unversioned)
-    return library.find_or_404(session, name)
 
 
 def _entries(

@@ -84,7 +84,7 @@ def trending(request: Request, number: PageNumber = 1) -> Response:
     """Show all papers, the hottest first."""
     database: Database = request.app.state.database
     reader = current(request)
-    with database.session() as session:
+    with database.reading() as session:
         sheet = lists.trending(session, number)
         mine = voted(session, reader, sheet.papers)
     return page(request, "trending.html", shared=True, base="/trending", extra="", **shown(request, sheet, mine))
@@ -95,7 +95,7 @@ def topic(request: Request, family: str, number: PageNumber = 1) -> Response:
     """Show the papers of a family, the hottest first."""
     database: Database = request.app.state.database
     reader = current(request)
-    with database.session() as session:
+    with database.reading() as session:
         known = lists.families(session)
         if family not in known:
             raise HTTPException(404, "There is no such topic.")
@@ -134,7 +134,7 @@ def shown(request: Request, sheet: Sheet, mine: Collection[int]) -> dict[str, An
 
 def _newest(request: Request) -> datetime.date | None:
     database: Database = request.app.state.database
-    with database.session() as session:
+    with database.reading() as session:
         return library.newest_day(session)
 
 
@@ -150,7 +150,7 @@ def _listed(request: Request, period: Period, sort: Order | None, number: int) -
     reader = current(request)
     usual = USUAL[period.kind]
     order = sort or usual
-    with database.session() as session:
+    with database.reading() as session:
         sheet = lists.of_period(session, period, order, number)
         about = lists.about(session, period)
         mine = voted(session, reader, sheet.papers)
@@ -160,7 +160,7 @@ def _listed(request: Request, period: Period, sort: Order | None, number: int) -
         shared=True,
         period=period,
         about=about,
-        wider=[Period.holding(kind, period.first) for kind in WIDER[period.kind]],
+        wider=[period.within(kind) for kind in WIDER[period.kind]],
         order=order,
         usual=usual,
         base=period.path,
@@ -171,7 +171,7 @@ def _listed(request: Request, period: Period, sort: Order | None, number: int) -
 
 def _calendar(request: Request, year: Period) -> Response:
     database: Database = request.app.state.database
-    with database.session() as session:
+    with database.reading() as session:
         listed = lists.days(session, year)
         neighbours = lists.neighbours(session, year)
     months = [_month(first) for first in sorted({day.replace(day=1) for day in listed})]

@@ -19,7 +19,7 @@ from offprint.daily.lists import Sheet
 from offprint.daily.measured import views
 from offprint.daily.origin import base_address
 from offprint.daily.periods import Period
-from offprint.daily.search import LONGEST_QUERY, search
+from offprint.daily.search import LONGEST_QUERY, matches, papers
 from offprint.daily.search import Query as SearchQuery
 from offprint.store import Database
 
@@ -76,8 +76,8 @@ def found(request: Request, form: Form, q: Annotated[str, Query()] = "") -> Resp
     """Give the newest of the papers that a search finds."""
     query = SearchQuery.parse(q)
     with _session(request) as session:
-        papers = [hit.paper for hit in search(session, query, MOST_HITS).hits]
-    newest = sorted(papers, key=lambda paper: (paper.added_at, paper.id), reverse=True)[: lists.PAGE]
+        best = papers(session, matches(session, query).ids[:MOST_HITS])
+    newest = sorted(best, key=lambda paper: (paper.added_at, paper.id), reverse=True)[: lists.PAGE]
     asked = "?" + urlencode({"q": q[:LONGEST_QUERY]})
     sheet = Sheet(((None, tuple(newest)),), 1, False)
     return _answer(request, form, f"offprint: search for {q[:LONGEST_QUERY]}", "/feeds/search", "/search", sheet, asked)
@@ -85,7 +85,7 @@ def found(request: Request, form: Form, q: Annotated[str, Query()] = "") -> Resp
 
 def _session(request: Request) -> AbstractContextManager[Session]:
     database: Database = request.app.state.database
-    return database.session()
+    return database.reading()
 
 
 def _answer(request: Request, form: Form, title: str, path: str, where: str, sheet: Sheet, query: str = "") -> Response:

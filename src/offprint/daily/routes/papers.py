@@ -47,7 +47,7 @@ def paper(request: Request, name: str) -> Response:
     """Show a paper: what it is, what it claims, what was measured, and what readers say of it."""
     database: Database = request.app.state.database
     reader = current(request)
-    with database.session() as session:
+    with database.reading() as session:
         found = library.find_or_404(session, name)
         if library.address(found) != f"/papers/{name}":
             return RedirectResponse(library.address(found), 302)
@@ -78,7 +78,7 @@ def paper(request: Request, name: str) -> Response:
 
 def _cited(request: Request, name: str) -> Paper:
     database: Database = request.app.state.database
-    with database.session() as session:
+    with database.reading() as session:
         return library.find_or_404(session, name)
 
 

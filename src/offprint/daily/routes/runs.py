@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -27,6 +28,8 @@ POLL_SECONDS = 0.3
 KEEP_ALIVE_SECONDS = 15.0
 LONGEST_STREAM_SECONDS = 900.0
 MOST_STREAMS = 200
+MOST_STREAMS_OF_ONE = 20
+"""Of one visitor, who could else keep all others from following a run."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ async def events(request: Request, number: Annotated[int, Path(ge=1, le=2**31 - 
     record = records().get(job.paper) if job else None
     if job is None or record is None:
         raise HTTPException(404)
-    open_streams = getattr(request.app.state, "open_streams", 0)
-    if open_streams >= MOST_STREAMS:
+    streams = _streams(request)
+    if streams.total() >= MOST_STREAMS or streams[limits.visitor_address(request)] >= MOST_STREAMS_OF_ONE:
         raise HTTPException(503, "Too many readers are following runs. Reload the page to see how far it is.")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_follow(request, record, job.id), media_type="text/event-stream", headers=headers)
@@ -101,7 +104,8 @@ async def _follow(request: Request, record: Record, number: int) -> AsyncIterato
     """Yield every part of the page that has changed since it was last sent, until the run or the server ends."""
     state = request.app.state
     runs: Runs = state.runs
-    state.open_streams = getattr(state, "open_streams", 0) + 1
+    streams, visitor = _streams(request), limits.visitor_address(request)
+    streams[visitor] += 1
     sent: dict[str, str] = {}
     last_seen: object = None
     begun = last_sent = time.monotonic()
@@ -126,7 +130,18 @@ async def _follow(request: Request, record: Record, number: int) -> AsyncIterato
                 yield ": still here\n\n"
             await asyncio.sleep(POLL_SECONDS)
     finally:
-        state.open_streams -= 1
+        streams[visitor] -= 1
+        if not streams[visitor]:
+            del streams[visitor]
+
+
+def _streams(request: Request) -> Counter[str]:
+    """Return how many streams are open, by whom they are followed."""
+    state = request.app.state
+    if not hasattr(state, "streams"):
+        state.streams = Counter()
+    found: Counter[str] = state.streams
+    return found
 
 
 def _parts(request: Request, record: Record, job: Job) -> dict[str, str]:

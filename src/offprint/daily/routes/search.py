@@ -96,7 +96,7 @@ def results(
     chosen = Chosen(_line(since, 20), _line(until, 20), _line(family, 40), bool(code), bool(runs), _line(verdict, 20))
     filters, problem = chosen.filters()
     reader = current(request)
-    with database.session() as session:
+    with database.reading() as session:
         semantic = request.app.state.semantic
         found = search(session, query, PAGE, (p - 1) * PAGE, filters, semantic=semantic)
         papers = [hit.paper for hit in found.hits]

@@ -14,6 +14,7 @@ from offprint.daily.importing.entries import Entry
 from offprint.daily.importing.streaming import SourceError
 from offprint.daily.rendering import page
 from offprint.daily.security import checked_form
+from offprint.daily.waiting import waiting
 from offprint.store import Database
 
 router = APIRouter(include_in_schema=False)
@@ -29,8 +30,12 @@ def form(request: Request) -> Response:
 
 
 @router.post("/submit")
-def submit(request: Request, fields: Form) -> Response:
+async def submit(request: Request, fields: Form) -> Response:
     """List the paper today and go to it; go to it at once when some day lists it already."""
+    return await waiting(_submit, request, fields)
+
+
+def _submit(request: Request, fields: dict[str, str]) -> Response:
     reader = writer(request, "/submit")
     database: Database = request.app.state.database
     typed = fields.get("arxiv", "")

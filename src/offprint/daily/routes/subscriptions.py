@@ -20,6 +20,7 @@ from offprint.daily.origin import mailed_address
 from offprint.daily.rendering import page
 from offprint.daily.search import LONGEST_QUERY
 from offprint.daily.security import FormGuard
+from offprint.daily.waiting import waiting
 from offprint.papers.record import FAMILIES
 from offprint.store import Database, Subscription
 from offprint.store.models import now
@@ -54,7 +55,7 @@ def form(
 async def subscribe(request: Request) -> Response:
     """Mail a link that confirms what was asked for. The answer does not tell who is subscribed."""
     guard: FormGuard = request.app.state.guard
-    return await run_in_threadpool(_subscribe, request, await guard.form(request))
+    return await waiting(_subscribe, request, await guard.form(request))
 
 
 @router.api_route("/subscribe/confirm/{token}", methods=READ)

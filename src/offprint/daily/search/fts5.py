@@ -9,7 +9,7 @@ from functools import cache
 from sqlalchemy import ColumnElement, TextClause, bindparam, column, literal_column, select, table, text
 from sqlalchemy.orm import Session
 
-from offprint.daily.search.query import Query, Term
+from offprint.daily.search.query import Match, Query, Term
 from offprint.daily.search.words import WEIGHTS, begins, run
 from offprint.store import Paper
 
@@ -41,8 +41,8 @@ def newest(
     *,
     heading: bool = False,
     prefix: bool = False,
-) -> list[tuple[int, float]]:
-    """Return the newest papers that match, as (id, score), the newest first.
+) -> list[Match]:
+    """Return the newest papers that match, the newest first.
 
     FTS5 keeps its lists in the order of ids, so it reads no more of them than it must and ranks only what it returns.
 
@@ -60,7 +60,7 @@ def newest(
     """
     found = select(IDENTITY, _SCORE).where(_MATCH, *allowed).order_by(IDENTITY.desc()).limit(limit)
     rows = session.execute(found, {"match": _expression(query, heading, prefix)}).all()
-    return [(row[0], row[1]) for row in rows]
+    return [Match(row[0], row[1]) for row in rows]
 
 
 def among(session: Session, query: Query, least: int, *, heading: bool = False, prefix: bool = False) -> set[int]:

@@ -67,7 +67,7 @@ def satisfying(session: Session, query: Query, filters: Filters, ids: Sequence[i
     here = index(session)
     if strict.wanted:
         allowed = [here.MEMBER.in_(ids), *conditions(here.IDENTITY, query, filters, member=here.MEMBER)]
-        return {found for found, _ in here.newest(session, strict, allowed, len(ids))}
+        return {found.id for found in here.newest(session, strict, allowed, len(ids))}
     allowed = [Paper.id.in_(ids), *conditions(Paper.id, query, filters), *here.left_out(query)]
     return set(session.scalars(select(Paper.id).where(*allowed)))
 
@@ -83,13 +83,15 @@ def _rank(session: Session, query: Query, filters: Filters, prefix: bool) -> Ran
     if not found:
         return Ranked()
     more = len(found) > MOST_RANKED
-    scores = dict(found[:MOST_RANKED])
     if more:
-        first = dict(here.newest(session, query, allowed, MOST_RANKED, heading=True, prefix=prefix))
+        heading = here.newest(session, query, allowed, MOST_RANKED, heading=True, prefix=prefix)
+        first = {match.id: match.score for match in heading}
+    elif found[0].heading is None:
+        named = here.among(session, query, found[-1].id, heading=True, prefix=prefix)
+        first = {match.id: match.score for match in found if match.id in named}
     else:
-        heading = here.among(session, query, found[-1][0], heading=True, prefix=prefix)
-        first = {number: score for number, score in found if number in heading}
-    rest = {number: score for number, score in scores.items() if number not in first}
+        first = {match.id: match.score for match in found if match.heading}
+    rest = {match.id: match.score for match in found[:MOST_RANKED] if match.id not in first}
     return Ranked((*_by_score(first), *_by_score(rest))[:MOST_RANKED], more, prefix)
 
 

@@ -6,7 +6,7 @@ import datetime
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 LONGEST_QUERY = 200
 MOST_TERMS = 20
@@ -89,6 +89,17 @@ class Term:
         """Return it as it can be typed."""
         text = f'"{self.text}"' if self.quoted or " " in self.text else self.text
         return f"{self.field}:{text}" if self.field else text
+
+
+class Match(NamedTuple):
+    """A paper that an index finds: its id, its score, and whether its heading (title, authors, identifiers) says all.
+
+    ``heading`` is ``None`` where that was not looked at.
+    """
+
+    id: int
+    score: float
+    heading: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from offprint.daily.search import lexical, marking
+from offprint.daily.search.lexical import Ranked
 from offprint.daily.search.query import Filters, Query
 from offprint.daily.search.semantic import Semantic
 from offprint.store import Paper
+from offprint.store.inserts import any_of
 
 RRF_K = 60
 """The constant of reciprocal rank fusion: the larger, the less the first places count."""
@@ -66,16 +68,36 @@ def search(
     semantic : Semantic, optional
         The model to search by meaning with.
     """
+    ranked = matches(session, query, filters, semantic=semantic)
+    shown = ranked.ids[offset : offset + limit]
+    return Found(tuple(_hits(session, query, shown, ranked.prefix)), len(ranked.ids), ranked.more)
+
+
+def matches(
+    session: Session,
+    query: Query,
+    filters: Filters = Filters(),  # noqa: B008 - frozen
+    *,
+    semantic: Semantic | None = None,
+) -> Ranked:
+    """Return the ids of what :func:`search` finds, for whoever does not show where they match."""
     if not (query or filters):
-        return Found((), 0)
+        return Ranked()
     ranked = lexical.rank(session, query, filters)
-    ids: Sequence[int] = ranked.ids
-    if semantic is not None and query.wanted:
-        near = [number for number, _ in semantic.nearest(session, " ".join(term.text for term in query.wanted))]
-        allowed = lexical.satisfying(session, query, filters, near) if near else set()
-        ids = fused(ids, [number for number in near if number in allowed])
-    shown = ids[offset : offset + limit]
-    return Found(tuple(_hits(session, query, shown, ranked.prefix)), len(ids), ranked.more)
+    if semantic is None or not query.wanted:
+        return ranked
+    near = [number for number, _ in semantic.nearest(session, " ".join(term.text for term in query.wanted))]
+    allowed = lexical.satisfying(session, query, filters, near) if near else set()
+    return replace(ranked, ids=tuple(fused(ranked.ids, [number for number in near if number in allowed])))
+
+
+def papers(session: Session, ids: Sequence[int]) -> list[Paper]:
+    """Return papers by their ids, in their order, without those that have gone meanwhile."""
+    if not ids:
+        return []
+    rows = session.scalars(select(Paper).where(any_of(session, Paper.id, "ids")), {"ids": [*ids]})
+    found = {paper.id: paper for paper in rows}
+    return [found[number] for number in ids if number in found]
 
 
 def fused(*rankings: Sequence[int]) -> list[int]:
@@ -94,14 +116,11 @@ def fused(*rankings: Sequence[int]) -> list[int]:
 
 
 def _hits(session: Session, query: Query, ids: Sequence[int], prefix: bool) -> list[Hit]:
-    if not ids:
-        return []
-    papers = {paper.id: paper for paper in session.scalars(select(Paper).where(Paper.id.in_(ids)))}
-    marks = {}
-    if query.wanted:
-        index, shown = lexical.index(session), list(papers.values())
+    shown, marks = papers(session, ids), {}
+    if query.wanted and shown:
+        index = lexical.index(session)
         marks = index.marked(session, query, shown, marking.START, marking.END, prefix=prefix)
-    return [_hit(papers[number], *marks.get(number, (None, ()))) for number in ids if number in papers]
+    return [_hit(paper, *marks.get(paper.id, (None, ()))) for paper in shown]
 
 
 def _hit(paper: Paper, title: str | None, texts: Sequence[str]) -> Hit:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     ColumnElement,
     TextClause,
+    and_,
     case,
     column,
     exists,
@@ -19,10 +23,11 @@ from sqlalchemy import (
     select,
     table,
     text,
+    true,
 )
 from sqlalchemy.orm import Session
 
-from offprint.daily.search.query import Query, Term
+from offprint.daily.search.query import Match, Query, Term
 from offprint.daily.search.words import WEIGHTS, begins, plain, run
 from offprint.store import Paper
 
@@ -32,14 +37,6 @@ MEMBER = IDENTITY
 LABELS = {"title": "A", "author": "B", "arxiv": "C"}
 """The labels of the fields in the column ``heading``."""
 
-PLANNING = text(
-    "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
-    " set_config('cpu_operator_cost', '0.05', true), set_config('random_page_cost', '1.1', true)"
-)
-"""For one transaction; see :func:`_plan`. Which plan is good depends on how common the words are, so that one for all
-will not do; and to look into a row's words costs more than the planner thinks, for whom it is like comparing two
-numbers."""
-
 _BY_LABEL = ", ".join(str(WEIGHTS[name] / 10) for name in ("abstract", "summary", "authors", "title"))
 _WEIGHTS: ColumnElement[object] = literal_column(f"'{{{_BY_LABEL}}}'::float4[]")
 _LEXEMES = text("SELECT word, ts_lexize('offprint_english', word) FROM unnest(CAST(:words AS text[])) AS word")
@@ -47,20 +44,34 @@ _COMMON = text(
     "SELECT known.lexeme FROM pg_stats, pg_class,"
     " unnest(most_common_elems::text::text[], most_common_elem_freqs) AS known (lexeme, share)"
     " WHERE pg_class.oid = 'papers_search'::regclass AND schemaname = pg_class.relnamespace::regnamespace::text"
-    " AND tablename = 'papers_search' AND attname = 'words'"
-    " AND lexeme = ANY (CAST(:lexemes AS text[])) AND share * reltuples > :most"
+    " AND tablename = 'papers_search' AND attname = 'words' AND share * reltuples > :most"
 )
-"""Which of some lexemes more than so many papers hold, by the statistics that the database keeps."""
+"""Which lexemes more than so many papers hold, by the statistics that the database keeps."""
 
-_COUNTED = (
-    "(SELECT count(*) FROM (SELECT FROM papers_search WHERE words @@ to_tsquery('offprint', :word) LIMIT :limit) AS _)"
+COMMON_KEPT = 300.0
+"""Seconds after which these are read anew: they change with the statistics, and to read them takes long."""
+
+_ASKED = (
+    " FROM unnest(CAST(:words AS text[])) WITH ORDINALITY AS asked (word, place), to_tsquery('offprint', word) AS query"
+    " ORDER BY place"
 )
-_NEWEST = (
-    "ARRAY(SELECT paper_id FROM papers_search WHERE {} @@ to_tsquery('offprint', :word)"
+_COUNTED = text(
+    f"SELECT (SELECT count(*) FROM (SELECT FROM papers_search WHERE words @@ query LIMIT :limit) AS few){_ASKED}"
+)
+# Ordered by an expression: for rare words, to go through all papers from the newest on would take long.
+_HOLDING = text(
+    "SELECT ARRAY(SELECT paper_id FROM papers_search WHERE words @@ query ORDER BY paper_id + 0 DESC LIMIT :limit)"
+    + _ASKED
+)
+_TITLED = (
+    "ARRAY(SELECT paper_id FROM papers_search WHERE heading @@ to_tsquery('offprint', {})"
     " ORDER BY paper_id DESC LIMIT :limit)"
 )
 
 WORD = re.compile(r"[^\W_]+")
+
+_KEPT: WeakKeyDictionary[Any, tuple[float, int, frozenset[str]]] = WeakKeyDictionary()
+"""By engine: until when they count, how many papers are many, and the lexemes that more hold."""
 
 MOST_STEMS = 50_000
 _STEMS: dict[str, str] = {}
@@ -75,14 +86,17 @@ def newest(
     *,
     heading: bool = False,
     prefix: bool = False,
-) -> list[tuple[int, float]]:
-    """Return the newest papers that match, as (id, score), the newest first; parameters as for SQLite's index."""
-    _plan(session)
+) -> list[Match]:
+    """Return the newest papers that match, the newest first; parameters as for SQLite's index.
+
+    Whether the heading says all is looked at in the same row, which the score is computed from.
+    """
     conditions = _conditions(query, heading, prefix)
     order = IDENTITY + 0 if _misjudged(query) else IDENTITY
     ids = select(IDENTITY).where(*conditions, *allowed).order_by(order.desc()).limit(limit)
-    found = select(IDENTITY, _score(query, prefix)).where(IDENTITY.in_(ids)).order_by(IDENTITY.desc())
-    return [(row[0], row[1]) for row in session.execute(found).all()]
+    says_all = true() if heading else and_(true(), *_conditions(replace(query, unwanted=()), True, prefix))
+    found = select(IDENTITY, _score(query, prefix), says_all).where(IDENTITY.in_(ids)).order_by(IDENTITY.desc())
+    return [Match(*row) for row in session.execute(found).all()]
 
 
 def among(session: Session, query: Query, least: int, *, heading: bool = False, prefix: bool = False) -> set[int]:
@@ -93,41 +107,46 @@ def among(session: Session, query: Query, least: int, *, heading: bool = False, 
 def holding(session: Session, words: Sequence[str], most: int) -> list[list[int] | None]:
     """Return, for each word, the papers that hold it; ``None`` when they are more than ``most``, or seem to be."""
     lexemes = _lexemes(session, set(words))
-    counted = {"lexemes": list(lexemes.values()), "most": most}
-    common = set(session.scalars(_COMMON, counted).all())
+    common = _common(session, most)
     rare = [word for word in words if lexemes[word] not in common]
     # To count rows that the index names takes a third of the time that it takes to read their numbers.
     counts = _ask(session, _COUNTED, rare, most + 1)
     few = [word for word, count in zip(rare, counts, strict=True) if count <= most]
-    found = dict(zip(few, _ask(session, _NEWEST.format("words"), few, most), strict=True))
+    found = dict(zip(few, _ask(session, _HOLDING, few, most), strict=True))
     return [found.get(word) for word in words]
 
 
 def titled(session: Session, words: Sequence[str], limit: int) -> list[list[int]]:
-    """Return, for each word, the newest papers that hold it in title, authors or identifiers."""
-    return _ask(session, _NEWEST.format("heading"), words, limit)
+    """Return, for each word, the newest papers that hold it in title, authors or identifiers.
 
-
-def _ask(session: Session, question: str, words: Sequence[str], limit: int) -> list[Any]:
-    """Return the answer to a question about each of some words, by one statement."""
+    Such words may be common or rare, so that for each there is another way to go about it.
+    """
     if not words:
         return []
-    _plan(session)
     known = {f"word{place}": _written(Term(word)) for place, word in enumerate(words)}
-    return list(session.execute(_several(question, len(words)), known | {"limit": limit}).one())
+    return list(session.execute(_several(len(words)), known | {"limit": limit}).one())
+
+
+def _ask(session: Session, question: TextClause, words: Sequence[str], limit: int) -> list[Any]:
+    """Return the answer to a question about each of some words that are not common."""
+    if not words:
+        return []
+    return list(session.scalars(question, {"words": [_written(Term(word)) for word in words], "limit": limit}))
+
+
+def _common(session: Session, most: int) -> frozenset[str]:
+    """Return the lexemes that more than so many papers hold, as far as the database knows."""
+    bind, present = session.get_bind(), time.monotonic()
+    kept = _KEPT.get(bind)
+    if kept is None or kept[0] <= present or kept[1] != most:
+        kept = _KEPT[bind] = present + COMMON_KEPT, most, frozenset(session.scalars(_COMMON, {"most": most}))
+    return kept[2]
 
 
 @cache
-def _several(question: str, count: int) -> TextClause:
+def _several(count: int) -> TextClause:
     """Return the query for so many words. To put it together takes longer than to answer it."""
-    return text("SELECT " + ", ".join(question.replace(":word", f":word{place}") for place in range(count)))
-
-
-def _plan(session: Session) -> None:
-    """Let the planner know better for the rest of a transaction; a session here is one transaction."""
-    if not session.info.get(PLANNING):
-        session.execute(PLANNING)
-        session.info[PLANNING] = True
+    return text("SELECT " + ", ".join(_TITLED.format(f":word{place}") for place in range(count)))
 
 
 def left_out(query: Query) -> list[ColumnElement[bool]]:
