@@ -10,15 +10,17 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Table, text
 
 from offprint.daily.library import title_key
+from offprint.daily.search.adding import add_papers
 from offprint.daily.trending import listed_hotness
 from offprint.papers import FAMILIES
-from offprint.store import Database, Listing, Paper
+from offprint.store import Database, Listing
+from offprint.store.inserts import insert_many
 
 LAST_DAY = datetime.date(2025, 8, 20)
 N_DAYS = 400
@@ -62,27 +64,17 @@ def fill(database: Database, n_papers: int, seed: int = 0) -> None:
     seed : int
         The same seed, number and starting database give the same rows.
     """
-    with database.session() as session:
-        after = session.scalar(select(func.max(Paper.id))) or 0
     made = papers(n_papers, seed)
     while batch := list(islice(made, BATCH)):
-        rows = [{"id": after + number + 1, **row} for number, row in enumerate(batch)]
-        listings = [
-            {"day": row["published_at"].date(), "paper_id": row["id"], "position": row["id"] % 1000} for row in rows
-        ]
         with database.session() as session:
-            session.execute(insert(Paper), rows)
-            session.execute(insert(Listing), listings)
-        after += len(rows)
+            ids = add_papers(session, batch)
+            listings = [
+                {"day": row["published_at"].date(), "paper_id": number, "position": number % 1000}
+                for number, row in zip(ids, batch, strict=True)
+            ]
+            insert_many(session.connection(), cast(Table, Listing.__table__), listings)
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if connection.dialect.name == "postgresql":
-            for table in ("papers", "listings"):
-                connection.execute(
-                    text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")
-                )
-            connection.execute(text("VACUUM ANALYZE"))
-        else:
-            connection.execute(text("ANALYZE"))
+        connection.execute(text("VACUUM ANALYZE" if connection.dialect.name == "postgresql" else "ANALYZE"))
 
 
 def vocabulary(seed: int = 0) -> list[str]:

@@ -1,4 +1,4 @@
-"""Adding very many papers at once, with their words indexed by one statement and not row by row."""
+"""Adding very many papers at once, with their words indexed together and not row by row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ _SORT_IN = text(
 )
 _LEXEMES = Lexemes()
 _Texts = tuple[str, str, str, str, str, str]
-_PLAIN = lru_cache(maxsize=50_000)(plain)
+_PLAIN = lru_cache(maxsize=20_000)(plain)
+_COMMON_LENGTH = 40
+"""Of words that are remembered."""
 _LETTERS = "".join(" " if SEPARATORS.match(sign) else sign.lower() for sign in map(chr, range(128))).encode().ljust(256)
 """What becomes of each sign of ASCII."""
 
@@ -103,5 +105,9 @@ def _texts(row: Mapping[str, Any]) -> _Texts:
 def _plain(content: str | None) -> str:
     content = (content or "")[:LONGEST]
     if not content.isascii():
-        content = " ".join(word if word.isascii() else _PLAIN(word) for word in content.split())
+        content = " ".join(word if word.isascii() else _plain_word(word) for word in content.split())
     return content.encode().translate(_LETTERS).decode() if content.isascii() else plain(content)
+
+
+def _plain_word(word: str) -> str:
+    return _PLAIN(word) if len(word) <= _COMMON_LENGTH else plain(word)

@@ -16,8 +16,8 @@ from operator import add
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-MOST_KEPT = 200_000
-"""Words that are remembered, some 30 MB."""
+MOST_KEPT = 2_000_000
+"""Letters of the words that are remembered: 200,000 words, some 40 MB."""
 
 MOST_WORDS, MOST_OF_ONE = 16_000, 250
 """A vector counts no further than 16,383 words, and to 255 places of one: what is near that is left to the database."""
@@ -40,6 +40,7 @@ class Lexemes:
         """Of nearly every word: the one lexeme that it is, as it is written into a vector."""
         self._others: dict[str, tuple[str, ...]] = {}
         """Words that are none or several to the parser."""
+        self._size = 0
         self._lock = threading.Lock()
 
     def of(self, session: Session, texts: Sequence[str]) -> list[list[str]]:
@@ -50,12 +51,14 @@ class Lexemes:
             return [self._known(some) for some in words]
 
     def _learn(self, session: Session, words: Sequence[Sequence[str]]) -> None:
-        if len(self._usual) + len(self._others) > MOST_KEPT:
+        if self._size > MOST_KEPT:
             self._usual.clear()
             self._others.clear()
+            self._size = 0
         new = set(chain.from_iterable(words)).difference(self._usual, self._others)
         if not new:
             return
+        self._size += sum(map(len, new))
         for word, lexemes in session.execute(_LEXEMES, {"words": [*new]}):
             if len(lexemes) == 1:
                 self._usual[word] = _written(lexemes[0])

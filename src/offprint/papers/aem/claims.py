@@ -66,9 +66,10 @@ def improves_accuracy_under_shift(run: Run) -> Measurement:
 
 def _synthetic_arms(run: Run) -> tuple[Mapping[str, Scores], str]:
     setting, splits = _drawn(run)
+    weights = run.pick(smoke=WEIGHTS[:2], quick=WEIGHTS, full=WEIGHTS)
     arms = {
         "ABMIL": Arm(abmil),
-        "AEM": Arm(abmil, WEIGHTS),
+        "AEM": Arm(abmil, weights),
         "mean": Arm(lambda seed: MeanMIL(N_FEATURES, 2, WIDTH, generator=seed)),
     }
     if run.scale == "full":
@@ -77,7 +78,7 @@ def _synthetic_arms(run: Run) -> tuple[Mapping[str, Scores], str]:
             "ABMIL, not gated": Arm(lambda seed: abmil(seed, gated=False)),
             "ABMIL, dropout": Arm(lambda seed: abmil(seed, dropout=0.25)),
             "ABMIL, weight decay": Arm(abmil, options={"weight_decay": 1e-1}),
-            "KL to uniform": Arm(abmil, WEIGHTS, {"kind": "kl"}),
+            "KL to uniform": Arm(abmil, weights, {"kind": "kl"}),
         }
     found = {name: arm.tuned(splits, setting, run.seed) for name, arm in run.track(list(arms.items()), "arms")}
     note = (
@@ -101,7 +102,7 @@ def entropy_goes_with_performance(run: Run) -> Measurement:
         _pearson,
         paired=True,
         vectorized=False,
-        n_resamples=2000,
+        n_resamples=run.pick(smoke=50, quick=2000, full=2000),
         method="percentile",
         rng=run.rng(1),
     ).confidence_interval
@@ -127,12 +128,13 @@ def annealing_eases_the_weight(run: Run) -> Measurement:
     """Sweep the weight, annealed and constant."""
     setting = Setting.of(run)
     n_repetitions = run.pick(smoke=1, quick=3, full=20)
+    sweep = run.pick(smoke=SWEEP[::3], quick=SWEEP, full=SWEEP)
     aucs: dict[str, list[list[float]]] = {"cosine": [], "constant": []}
     for repetition in run.track(range(n_repetitions), "repetitions"):
         splits = Splits.drawn(run.generator(repetition), setting)
         for schedule, rows in aucs.items():
             arm = Arm(abmil, options={"schedule": schedule})
-            rows.append([arm.fit(splits, setting, repetition, weight=weight).auc for weight in SWEEP])
+            rows.append([arm.fit(splits, setting, repetition, weight=weight).auc for weight in sweep])
     means = {schedule: np.mean(rows, axis=0) for schedule, rows in aucs.items()}
     spreads = {schedule: float(np.ptp(mean)) for schedule, mean in means.items()}
     run.figure(
@@ -140,7 +142,7 @@ def annealing_eases_the_weight(run: Run) -> Measurement:
             "weight λ at the first epoch",
             "test AUC, mean over repetitions",
             [
-                Series("annealed" if schedule == "cosine" else schedule, SWEEP, mean.tolist())
+                Series("annealed" if schedule == "cosine" else schedule, sweep, mean.tolist())
                 for schedule, mean in means.items()
             ],
             x_axis="log",
