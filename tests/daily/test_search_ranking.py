@@ -53,6 +53,14 @@ RANKINGS: list[tuple[str, str, dict[str, dict[str, object]]]] = [
         {"title": {"title": "Theory of streams"}, "abstract": {"abstract": "theory of theory and theory again"}},
     ),
     (
+        "the heading beats an abstract of a higher score",
+        "theory",
+        {
+            "author": {"authors": ["Ada Theory"], "abstract": " ".join([FILLER] * 30)},
+            "abstract": {"title": "It", "authors": [], "abstract": "theory theory theory"},
+        },
+    ),
+    (
         "words side by side beat scattered words",
         "finite sum",
         {

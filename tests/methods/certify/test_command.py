@@ -88,7 +88,7 @@ def test_every_option_reaches_the_verifier(absolute_value: Path) -> None:
 @pytest.mark.parametrize(
     ("condition", "options", "message"),
     [
-        ("(> Y_0 1)", (), "'>' is strict"),
+        ("(> Y_0)", (), "'>' takes two sides"),
         ("(>= Y_0 1)", ("--timeout", "0"), "time_limit: expected more than 0"),
         ("(>= Y_0 1)", ("--device", "nowhere"), "nowhere"),
     ],

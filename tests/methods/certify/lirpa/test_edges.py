@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import config
 from torch import Tensor, nn
 
+from offprint.methods.certify.lirpa import decompositions
 from offprint.methods.certify.lirpa.bounds import METHODS, BoundedModule, bound, perturb_parameters
 from offprint.methods.certify.lirpa.capture import capture
+from offprint.methods.certify.lirpa.operators import base
+from offprint.methods.certify.lirpa.operators.convex import Convex
 from offprint.methods.certify.lirpa.perturbations import LpBall
 
 INF = math.inf
@@ -184,6 +187,25 @@ def test_refusals_say_what_is_wrong(match: str, call: Callable[[Tensor], object]
 
 def unnormalised() -> nn.Module:
     return nn.BatchNorm1d(3, track_running_stats=False, dtype=F64).eval()
+
+
+def test_an_operator_of_ones_own_comes_before_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines for the whole of ``log(1 + exp(-x))`` next to those of its pieces, say; here for ``exp2``."""
+    monkeypatch.setattr(base, "_operators", dict(base._operators))
+    monkeypatch.setattr(decompositions, "_decompositions", dict(decompositions._decompositions))
+    x = numbers(2, 3)
+    assert [node.target for node in capture(Apply(torch.exp2), [x]).nodes[1:]][-1] is torch.ops.aten.exp.default
+    base.register_op(torch.ops.aten.exp2.default, Exp2)
+    assert [node.target for node in capture(Apply(torch.exp2), [x]).nodes[1:]] == [torch.ops.aten.exp2.default]
+    torch.testing.assert_close(bound(Apply(torch.exp2), x, BALL).upper, (x + 0.1).exp2())
+
+
+class Exp2(Convex):
+    def value(self, inputs: Tensor) -> Tensor:
+        return inputs.exp2()
+
+    def derivative(self, inputs: Tensor) -> Tensor:
+        return math.log(2) * inputs.exp2()
 
 
 EVEN = numbers(3, 1, 1, 4, seed=4)

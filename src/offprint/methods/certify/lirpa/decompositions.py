@@ -36,6 +36,11 @@ def decomposition(target: Any) -> Decomposition | None:
     return _decompositions.get(target)
 
 
+def forget_decomposition(target: Any) -> None:
+    """Let an operator stay as it is."""
+    _decompositions.pop(target, None)
+
+
 @register_decomposition(
     aten.contiguous.default,
     aten.clone.default,

@@ -115,7 +115,9 @@ def _mixed(
 
 
 def _least(coefficients: Tensor, constant: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    return (coefficients * corners(coefficients, lower, upper)).sum(-1) + constant
+    least = (coefficients * corners(coefficients, lower, upper)).sum(-1) + constant
+    # Numbers that have overflowed say nothing.
+    return torch.where(least.isnan(), -torch.inf, least)
 
 
 def _repeated(rows: Tensor, n: int) -> Tensor:

@@ -45,6 +45,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from offprint.methods.certify.lirpa.decompositions import forget_decomposition
 from offprint.methods.certify.lirpa.operators.call import Call, Input, Interval, Layout, MixedSamplesError
 from offprint.methods.certify.lirpa.operators.elementwise import Elementwise
 from offprint.methods.certify.lirpa.operators.planes import LinesRelaxation, Mixing, Plane, Relaxation, Scaled
@@ -178,7 +179,7 @@ _operators: dict[Any, Operator] = {}
 
 
 def register_op(target: Callable[..., Any], handler: Handler) -> None:
-    """Teach the library an operator; what was registered for it before is replaced.
+    """Teach the library an operator; what was known of it before is replaced.
 
     Parameters
     ----------
@@ -216,6 +217,12 @@ def register_op(target: Callable[..., Any], handler: Handler) -> None:
     ----------
     Kaidi Xu et al., Automatic Perturbation Analysis for Scalable Certified Robustness and Beyond, arXiv:2002.12920.
     """
+    enter(target, handler)
+    forget_decomposition(target)
+
+
+def enter(target: Callable[..., Any], handler: Handler) -> None:
+    """Enter an operator in the table; where it is also taken apart when it is captured, that stays so."""
     if not callable(target):
         raise TypeError(f"target: expected an operator as in torch.ops.aten, got {target!r}")
     if isinstance(handler, Operator):

@@ -20,7 +20,7 @@ from offprint.methods.certify.lirpa.operators import (
     waves,
 )
 from offprint.methods.certify.lirpa.operators.arithmetic import Add, Multiply, Negate
-from offprint.methods.certify.lirpa.operators.base import register_op
+from offprint.methods.certify.lirpa.operators.base import enter
 from offprint.methods.certify.lirpa.operators.convolution import Convolution
 from offprint.methods.certify.lirpa.operators.linear import Matmul
 from offprint.methods.certify.lirpa.operators.normalization import BatchStatistics
@@ -113,55 +113,55 @@ def _overloads(names: str) -> list[Any]:
 def register_all() -> None:
     """Register the library's operators."""
     for target, make in _ELEMENTWISE.items():
-        register_op(target, make)
+        enter(target, make)
     for target in (aten.add.Tensor, aten.add.Scalar):
-        register_op(target, Add())
+        enter(target, Add())
     for target in (aten.sub.Tensor, aten.sub.Scalar):
-        register_op(target, Add(-1.0))
+        enter(target, Add(-1.0))
     for target in (aten.rsub.Scalar, aten.rsub.Tensor):
-        register_op(target, Add(-1.0, reversed_=True))
-    register_op(aten.neg.default, Negate())
-    register_op(aten.mul.Tensor, Multiply())
-    register_op(aten.linear.default, Matmul(layer=True))
-    register_op(aten.matmul.default, Matmul())
+        enter(target, Add(-1.0, reversed_=True))
+    enter(aten.neg.default, Negate())
+    enter(aten.mul.Tensor, Multiply())
+    enter(aten.linear.default, Matmul(layer=True))
+    enter(aten.matmul.default, Matmul())
     for ndim in (1, 2, 3):
-        register_op(getattr(aten, f"conv{ndim}d").default, Convolution(ndim))
-        register_op(getattr(aten, f"conv{ndim}d").padding, Convolution(ndim))
+        enter(getattr(aten, f"conv{ndim}d").default, Convolution(ndim))
+        enter(getattr(aten, f"conv{ndim}d").padding, Convolution(ndim))
         transposed = getattr(aten, f"conv_transpose{ndim}d")
-        register_op(transposed.default if ndim == 1 else transposed.input, Convolution(ndim, transposed=True))
-        register_op(getattr(aten, f"max_pool{ndim}d").default, pooling.MaxPool(ndim))
-    register_op(aten.maximum.default, pooling.Maximum())
-    register_op(aten.max.other, pooling.Maximum())
-    register_op(aten.minimum.default, pooling.Minimum())
-    register_op(aten.min.other, pooling.Minimum())
-    register_op(aten.amax.default, pooling.AMax())
-    register_op(aten.amin.default, pooling.AMin())
-    register_op(aten.softmax.int, softmax.Softmax())
-    register_op(aten._softmax.default, softmax.Softmax())
-    register_op(aten.log_softmax.int, softmax.LogSoftmax())
-    register_op(aten._log_softmax.default, softmax.LogSoftmax())
-    register_op(aten.logsumexp.default, softmax.LogSumExp())
-    register_op(batch_statistics, BatchStatistics(of_intervals=False))
-    register_op(batch_statistics_of_middle, BatchStatistics(of_intervals=True))
+        enter(transposed.default if ndim == 1 else transposed.input, Convolution(ndim, transposed=True))
+        enter(getattr(aten, f"max_pool{ndim}d").default, pooling.MaxPool(ndim))
+    enter(aten.maximum.default, pooling.Maximum())
+    enter(aten.max.other, pooling.Maximum())
+    enter(aten.minimum.default, pooling.Minimum())
+    enter(aten.min.other, pooling.Minimum())
+    enter(aten.amax.default, pooling.AMax())
+    enter(aten.amin.default, pooling.AMin())
+    enter(aten.softmax.int, softmax.Softmax())
+    enter(aten._softmax.default, softmax.Softmax())
+    enter(aten.log_softmax.int, softmax.LogSoftmax())
+    enter(aten._log_softmax.default, softmax.LogSoftmax())
+    enter(aten.logsumexp.default, softmax.LogSumExp())
+    enter(batch_statistics, BatchStatistics(of_intervals=False))
+    enter(batch_statistics_of_middle, BatchStatistics(of_intervals=True))
     for target in (aten.mean.default, aten.mean.dim):
-        register_op(target, Reduce(mean=True))
+        enter(target, Reduce(mean=True))
     for target in (aten.sum.default, aten.sum.dim_IntList):
-        register_op(target, Reduce(mean=False))
-    register_op(aten.expand.default, Expand())
-    register_op(aten.slice.Tensor, Slice())
-    register_op(aten.select.int, Slice(select=True))
+        enter(target, Reduce(mean=False))
+    enter(aten.expand.default, Expand())
+    enter(aten.slice.Tensor, Slice())
+    enter(aten.select.int, Slice(select=True))
     for target in (aten.cat.default, aten.concat.default, aten.concatenate.default):
-        register_op(target, Concatenate())
+        enter(target, Concatenate())
     for target in _overloads(_RESHAPES):
-        register_op(target, Reshape())
+        enter(target, Reshape())
     for target in _overloads(_PERMUTATIONS):
-        register_op(target, Permute())
+        enter(target, Permute())
     for target in _overloads(_MOVEMENTS):
-        register_op(target, Movement())
+        enter(target, Movement())
     for target in _overloads(_MOVEMENTS_AND_CONSTANTS):
-        register_op(target, Movement(constant_part=True))
+        enter(target, Movement(constant_part=True))
     for target in _overloads(_SUMS):
-        register_op(target, Monotone())
+        enter(target, Monotone())
 
 
 register_all()
