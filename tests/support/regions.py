@@ -129,7 +129,8 @@ def _changed(region: L0, x: Tensor, count: int, generator: torch.Generator) -> T
 
 def _exchanged(region: Synonym, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     exists = torch.ones(region.candidates.shape[:3]) if region.mask is None else region.mask.float()
-    exists = exists + 1e-6  # where a position has no candidate any is drawn, and not taken
+    # Where a position has no candidate any is drawn, and not taken.
+    exists = torch.where(exists.any(-1, keepdim=True), exists, 1.0)
     which = torch.multinomial(exists.flatten(0, 1), count, replacement=True, generator=generator)
     which = which.T.reshape(count, *exists.shape[:2])
     index = which[..., None, None].expand(*which.shape, 1, x.shape[-1])
