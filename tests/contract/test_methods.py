@@ -9,7 +9,7 @@ import pytest
 from checks import documentation, floors, refusals
 from checks.catalogue import exported_references, method_references, resolve
 from checks.estimators import is_plain_estimator
-from checks.examples import cpu_seconds, differences, rehearse
+from checks.examples import cpu_seconds, differences, rehearse, rehearse_anew
 from sklearn.utils.estimator_checks import check_estimator
 
 every_method = pytest.mark.parametrize("reference", method_references())
@@ -60,7 +60,7 @@ def test_refuses_nan_and_wrong_shapes(reference: str, as_users_call_it: None) ->
     method = resolve(reference)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert refusals.findings(method, rehearse(method)[1].calls) == []
+        assert refusals.findings(method, rehearse_anew(method).calls) == []
 
 
 @every_method

@@ -160,6 +160,11 @@ def cpu_seconds(method: Callable[..., Any], enough: float) -> float:
     return best
 
 
+def rehearse_anew(method: Callable[..., Any]) -> Rehearsal:
+    """Run a method's example once more, for a test that spoils what the example made."""
+    return _rehearsed(method, 1)
+
+
 def _rehearsed(method: Callable[..., Any], seed: int) -> Rehearsal:
     run = Rehearsal()
     random.seed(seed)
